@@ -1,0 +1,182 @@
+"""The configuration: every field with its default, typed string arguments, durations, and the error for a user's mistake.
+
+A config file is a Python file with `get_config(arg)` that returns `default_config(model)` with some fields changed. Fields are
+overridden on the command line with `--config.FIELD=VALUE`; the resolved configuration is saved in the run folder.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import ml_collections
+
+UNITS = ("steps", "epochs", "images", "%")
+
+
+class InputError(ValueError):
+    """A user's mistake: one line that names the field or file, what was found and what is allowed. Commands exit with 2."""
+
+
+def default_config(model: Mapping) -> ml_collections.ConfigDict:
+    """The release's recipe (PAPER section 6) for a model, with the fields that the release does not have switched off."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.batch_size = 256  # Over all devices.
+    config.duration = "1600 epochs"  # Durations: "N steps", "N epochs", "N images", "N%" of the whole run, or "never".
+
+    config.model = ml_collections.ConfigDict(dict(model))  # The fields of models.SDiT.
+
+    config.data = ml_collections.ConfigDict()
+    config.data.name = "mnist"  # One of data.sources.SOURCES.
+    config.data.dir = ""  # Where the original files are; "digits" needs none.
+    config.data.split = "train"
+
+    config.diffusion = ml_collections.ConfigDict()
+    config.diffusion.schedule = "linear"  # One of diffusion.schedule.SCHEDULES.
+    config.diffusion.timesteps = 1000
+
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.schedule = "constant"  # "constant", "linear" or "cosine" decay to final_fraction of the learning rate.
+    config.optimizer.warmup = "0 steps"
+    config.optimizer.final_fraction = 0.0
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.clip_norm = 0.0  # Of the global gradient; 0 for none.
+
+    config.ema = ml_collections.ConfigDict()
+    config.ema.half_life = 0.0  # In images; 0 keeps no average.
+    config.ema.ramp = 0.05  # The half-life is at most this fraction of the images seen, so that early weights are forgotten.
+
+    config.checkpoint = ml_collections.ConfigDict()
+    config.checkpoint.every = "5 epochs"
+    config.checkpoint.keep = 2
+
+    config.log = ml_collections.ConfigDict()
+    config.log.every = "50 steps"
+
+    config.samples = ml_collections.ConfigDict()  # The grids drawn on the way.
+    config.samples.every = "20 epochs"
+    config.samples.n = 40
+    config.samples.sampler = "ddim"
+    config.samples.steps = 50
+    config.samples.guidance = 1.0
+    return config
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError where a field is unknown, missing, of another type than its default, or out of its range."""
+    _compare(config, default_config(config.get("model", {})), "config")
+    for name in ("batch_size", "diffusion.timesteps", "checkpoint.keep", "samples.n", "samples.steps"):
+        value = _get(config, name)
+        if value < 1:
+            raise InputError(f"config.{name}: found {value}, must be at least 1")
+    positive = ("optimizer.learning_rate",)
+    for name in (*positive, "optimizer.weight_decay", "optimizer.clip_norm", "ema.half_life", "ema.ramp"):
+        value = _get(config, name)
+        if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):
+            raise InputError(f"config.{name}: found {value}, must be {'positive' if name in positive else '0 or more'}")
+    if config.seed < 0:
+        raise InputError(f"config.seed: found {config.seed}, must be 0 or more")
+    for name in ("duration", "optimizer.warmup", "checkpoint.every", "log.every", "samples.every"):
+        parse_duration(_get(config, name), f"config.{name}")
+
+
+def _get(config, name):
+    for part in name.split("."):
+        config = config[part]
+    return config
+
+
+def _compare(found, default, path):
+    for name in found:
+        if name not in default:
+            raise InputError(f"{path}.{name}: unknown field; there are {', '.join(sorted(default))}")
+    for name, value in default.items():
+        if name not in found:
+            raise InputError(f"{path}.{name}: missing; its default is {value!r}")
+        if isinstance(value, ml_collections.ConfigDict):
+            if not isinstance(found[name], ml_collections.ConfigDict):
+                raise InputError(f"{path}.{name}: found {found[name]!r}, must be a group of fields")
+            _compare(found[name], value, f"{path}.{name}")
+        elif not _same_type(found[name], value):
+            raise InputError(f"{path}.{name}: found {found[name]!r}, must be of type {type(value).__name__}")
+
+
+def _same_type(found, default):
+    if isinstance(default, bool) or isinstance(found, bool):
+        return isinstance(default, bool) and isinstance(found, bool)
+    return isinstance(found, (int, float)) if isinstance(default, float) else isinstance(found, type(default))
+
+
+def parse_duration(text: str, field: str) -> tuple[float, str] | None:
+    """("1600 epochs") -> (1600.0, "epochs"); a bare number counts steps; None for "never". Raises InputError."""
+    if text.strip() == "never":
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(\w+|%)?\s*", text)
+    unit = (match[2] or "steps") if match else ""
+    unit = {"step": "steps", "epoch": "epochs", "image": "images", "percent": "%"}.get(unit, unit)
+    if match is None or unit not in UNITS:
+        raise InputError(f"{field}: found {text!r}, allowed are a number with one of {', '.join(UNITS)}, or 'never'")
+    return float(match[1]), unit
+
+
+def duration_steps(text: str, field: str, *, batch_size: int, epoch_images: int, total_steps: int | None = None) -> int:
+    """The number of optimizer steps in a duration, rounded; at least 1 unless the duration is 0. "never" is 0.
+
+    Raises InputError for text that is no duration, and for percent where there is no `total_steps`.
+    """
+    parsed = parse_duration(text, field)
+    if parsed is None or parsed[0] == 0:
+        return 0
+    number, unit = parsed
+    if unit == "%" and total_steps is None:
+        raise InputError(f"{field}: found {text!r}, which is a part of itself; use steps, epochs or images")
+    images_per_unit = {"steps": batch_size, "images": 1, "epochs": epoch_images, "%": (total_steps or 0) * batch_size / 100}
+    return max(1, round(number * images_per_unit[unit] / batch_size))
+
+
+def parse_arg(arg: str | None, **defaults: bool | int | float | str) -> ml_collections.ConfigDict:
+    """The part after the colon in `--config=FILE.py:ARG`, as typed values: "tiny,width=96" with tiny=False, width=64.
+
+    A bare name sets a flag to True; other values take the type of their default. Raises InputError for anything left over.
+    """
+    values = dict(defaults)
+    for item in filter(None, (arg or "").split(",")):
+        name, _, text = item.partition("=")
+        if name not in defaults:
+            raise InputError(f"config argument {name!r}: unknown; there are {', '.join(defaults) or 'none'}")
+        default = defaults[name]
+        if isinstance(default, bool):
+            if text.lower() not in ("", "1", "0", "true", "false"):
+                raise InputError(f"config argument {name!r}: found {text!r}, allowed are true and false")
+            values[name] = text.lower() in ("", "1", "true")
+        else:
+            try:
+                values[name] = type(default)(text)
+            except ValueError:
+                raise InputError(f"config argument {name!r}: found {text!r}, must be {type(default).__name__}") from None
+    return ml_collections.ConfigDict(values)
+
+
+def save(config: ml_collections.ConfigDict, path: Path) -> None:
+    """Writes the resolved configuration as JSON, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    partial.replace(path)
+
+
+def load(workdir: Path) -> ml_collections.ConfigDict:
+    """The resolved configuration of a run folder. Raises InputError where there is none."""
+    path = workdir / "config.json"
+    if not workdir.is_dir():
+        raise InputError(f"{workdir}: no such run folder")
+    if not path.is_file():
+        raise InputError(f"{workdir}: not a run folder, it holds no config.json")
+    try:
+        return ml_collections.ConfigDict(json.loads(path.read_text()))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: damaged, not JSON ({error})") from None

@@ -1,0 +1,114 @@
+"""Data sets from their original files, whole, as uint8 images.
+
+| source | files in `dir` |
+|---|---|
+| `digits` | none: the 1,797 handwritten digits of 8x8 that scikit-learn ships (UCI, CC BY 4.0) are part of the package |
+| `mnist`, `fashion_mnist` | `train-images-idx3-ubyte.gz` and its three companions, with or without `.gz` |
+| `cifar10` | `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`, of `cifar-10-batches-bin/` |
+"""
+
+import dataclasses
+import gzip
+import math
+import zlib
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from sdit_jax.config import InputError
+
+IDX_FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 60_000),
+             "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", 10_000)}  # fmt: skip
+CIFAR_FILES = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
+CIFAR_IMAGES, CIFAR_RECORD = 10_000, 1 + 3 * 32 * 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """images: uint8 (N, H, W, C); labels: int32 (N,) in 0..num_classes-1."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    num_classes: int = 10
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def load(name: str, split: str, directory: str | Path) -> Images:
+    """A split of a data set. Raises InputError for an unknown source or split, and a missing, short or damaged file."""
+    if name not in SOURCES:
+        raise InputError(f"config.data.name: found {name!r}, allowed are {', '.join(SOURCES)}")
+    splits, read = SOURCES[name]
+    if split not in splits:
+        raise InputError(f"config.data.split: found {split!r}, {name} has {', '.join(splits)}")
+    if name != "digits":
+        if not str(directory):
+            raise InputError(f"config.data.dir: empty; set it to the folder that holds the original files of {name}")
+        if not Path(directory).is_dir():
+            raise InputError(f"config.data.dir: found {str(directory)!r}, which is not a folder")
+    images = read(split, Path(directory))
+    wrong = np.flatnonzero(images.labels >= images.num_classes)
+    if len(wrong):
+        found = f"label {images.labels[wrong[0]]} at image {wrong[0]}"
+        raise InputError(f"{directory}: found {found}, {name} has labels 0..{images.num_classes - 1}")
+    return images
+
+
+def _digits(split, directory):
+    del split, directory
+    with resources.files("sdit_jax.data").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
+        grey = np.round(arrays["images"] * (255 / 16)).astype(np.uint8)  # 17 grey levels
+        return Images(grey[..., None], arrays["labels"].astype(np.int32))
+
+
+def _idx_pair(split, directory):
+    images_name, labels_name, count = IDX_FILES[split]
+    images = _idx(directory, images_name, (count, 28, 28))
+    labels = _idx(directory, labels_name, (count,))
+    return Images(images[..., None], labels.astype(np.int32))
+
+
+def _idx(directory, name, shape):
+    """One idx file: two zero bytes, the type (8: unsigned byte), the number of axes, each axis as a big-endian int32, data."""
+    path = directory / f"{name}.gz"
+    path = path if path.is_file() else directory / name
+    if not path.is_file():
+        raise InputError(f"{directory / name}.gz: no such file (nor without .gz)")
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: damaged or cut short, cannot be decompressed ({error})") from None
+    header = 4 + 4 * len(shape)
+    expected = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">i4").tobytes()
+    if raw[:header] != expected:
+        raise InputError(f"{path}: found header {raw[:header].hex()}, expected {expected.hex()} (idx, shape {shape})")
+    if len(raw) != header + math.prod(shape):
+        raise InputError(f"{path}: found {len(raw):,} bytes, expected {header + math.prod(shape):,}")
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+
+
+def _cifar10(split, directory):
+    """Records of one label byte and 3 x 32 x 32 pixel bytes, channels first."""
+    size = CIFAR_IMAGES * CIFAR_RECORD
+    batches = []
+    for name in CIFAR_FILES[split]:
+        path = directory / name
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        if path.stat().st_size != size:
+            raise InputError(f"{path}: found {path.stat().st_size:,} bytes, expected {size:,}")
+        batches.append(np.fromfile(path, np.uint8).reshape(CIFAR_IMAGES, CIFAR_RECORD))
+    records = np.concatenate(batches)
+    images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return Images(np.ascontiguousarray(images), records[:, 0].astype(np.int32))
+
+
+SOURCES: dict[str, tuple[tuple[str, ...], Callable]] = {
+    "digits": (("train",), _digits),
+    "mnist": (tuple(IDX_FILES), _idx_pair),
+    "fashion_mnist": (tuple(IDX_FILES), _idx_pair),
+    "cifar10": (tuple(CIFAR_FILES), _cifar10),
+}

@@ -1,0 +1,49 @@
+"""The forward process, and what a network's prediction says about the reverse one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sdit_jax.diffusion.schedule import Schedule
+
+
+def at(table: np.ndarray, index: jax.Array, like: jax.Array) -> jax.Array:
+    """A float64 table at index_B (or a scalar index), float32, shaped to broadcast over `like` (B, ...)."""
+    value = jnp.asarray(table, jnp.float32)[index]
+    return value.reshape(value.shape + (1,) * (like.ndim - value.ndim))
+
+
+def add_noise(schedule: Schedule, x_0: jax.Array, t_B: jax.Array, noise: jax.Array) -> jax.Array:
+    """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise."""
+    bar = schedule.alphas_bar
+    return at(np.sqrt(bar), t_B, x_0) * x_0 + at(np.sqrt(1 - bar), t_B, x_0) * noise
+
+
+def predicted_x0(schedule: Schedule, x_t: jax.Array, index, noise: jax.Array) -> jax.Array:
+    """The clean image that a noise prediction implies: (x_t - sqrt(1 - abar) noise) / sqrt(abar)."""
+    bar = schedule.alphas_bar
+    return at(np.sqrt(1 / bar), index, x_t) * x_t - at(np.sqrt(1 / bar - 1), index, x_t) * noise
+
+
+def posterior_mean(schedule: Schedule, x_0: jax.Array, x_t: jax.Array, index) -> jax.Array:
+    """Mean of x_{t-1} given x_t and x_0."""
+    return at(schedule.posterior_mean_x0, index, x_t) * x_0 + at(schedule.posterior_mean_xt, index, x_t) * x_t
+
+
+def learned_log_variance(schedule: Schedule, v: jax.Array, index) -> jax.Array:
+    """log variance = f log beta + (1 - f) log posterior variance, f = (v + 1) / 2 (PAPER section 6)."""
+    f = (v + 1) / 2
+    return f * at(np.log(schedule.betas), index, v) + (1 - f) * at(schedule.posterior_log_variance, index, v)
+
+
+def split_prediction(output: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """(noise, v) of a network output: v is None unless the output has twice the channels of x.
+
+    Raises ValueError for any other number of channels.
+    """
+    C = x.shape[-1]
+    if output.shape == x.shape:
+        return output, None
+    if output.shape != (*x.shape[:-1], 2 * C):
+        raise ValueError(f"prediction: found shape {output.shape} for x {x.shape}, need {C} or {2 * C} channels last")
+    return output[..., :C], output[..., C:]

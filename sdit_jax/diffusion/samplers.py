@@ -1,0 +1,86 @@
+"""Samplers: each one step of the reverse process; `sample` scans it over a whole trajectory."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sdit_jax.diffusion import process
+from sdit_jax.diffusion.guidance import Denoise
+from sdit_jax.diffusion.schedule import Schedule
+
+
+def ddpm(schedule: Schedule, x, i, output, key):
+    """Ancestral sampling: x_{t-1} ~ N(mean(x_0 as predicted, x_t), variance), without noise at the last step.
+
+    The variance is the learned one where the network predicts it, else the posterior variance. Source: Ho et al. 2020.
+    """
+    noise, v = process.split_prediction(output, x)
+    mean = process.posterior_mean(schedule, process.predicted_x0(schedule, x, i, noise), x, i)
+    if v is None:
+        log_variance = process.at(schedule.posterior_log_variance, i, x)
+    else:
+        log_variance = process.learned_log_variance(schedule, v, i)
+    fresh = jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
+    return mean + jnp.where(i > 0, jnp.exp(log_variance / 2), 0) * fresh
+
+
+def ddim(schedule: Schedule, x, i, output, key):
+    """The deterministic sampler, x_{t-1} = sqrt(abar_{t-1}) x_0 + sqrt(1 - abar_{t-1}) noise.
+
+    Source: Song et al. 2021 (arXiv 2010.02502), eta = 0.
+    """
+    del key
+    noise, _ = process.split_prediction(output, x)
+    x_0 = process.predicted_x0(schedule, x, i, noise)
+    bar = schedule.alphas_bar_prev
+    return process.at(np.sqrt(bar), i, x) * x_0 + process.at(np.sqrt(1 - bar), i, x) * noise
+
+
+SAMPLERS: dict[str, Callable] = {"ddpm": ddpm, "ddim": ddim}
+STOCHASTIC = ("ddpm",)
+
+
+def sample(
+    denoise: Denoise,
+    x_T: jax.Array,
+    schedule: Schedule,
+    *,
+    method: str,
+    steps: int | None = None,
+    timesteps: Sequence[int] | None = None,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """Runs the reverse process from x_T to x_0 as one `jax.lax.scan`.
+
+    Args:
+      denoise: (x, t_B) -> predicted noise, or (noise, v) stacked on the last axis where the variance is learned.
+      x_T: standard normal noise of any shape (B, ...), channels last.
+      schedule: the schedule that `denoise` was trained with.
+      method: "ddpm" or "ddim".
+      steps: how many steps, evenly spaced with both ends; None for all.
+      timesteps: the steps themselves, descending; override `steps`.
+      key: random key, needed by "ddpm".
+
+    Raises:
+      ValueError: an unknown method, a stochastic method without key, or steps that are not in the schedule or not descending.
+    """
+    if method not in SAMPLERS:
+        raise ValueError(f"sampler: found {method!r}, allowed are {', '.join(SAMPLERS)}")
+    if method in STOCHASTIC and key is None:
+        raise ValueError(f"sampler {method!r} is stochastic: pass key=jax.random.key(seed)")
+    if timesteps is None:
+        timesteps = schedule.spaced(len(schedule) if steps is None else steps)[::-1]
+    if list(timesteps) != sorted(timesteps, reverse=True):
+        raise ValueError(f"timesteps: found {list(timesteps)}, must descend")
+    respaced = schedule.respaced(timesteps)
+    told = jnp.asarray(respaced.timesteps, jnp.int32)
+    move = SAMPLERS[method]
+
+    def step(x, i):
+        output = denoise(x, jnp.full(x.shape[:1], told[i]))
+        return move(respaced, x, i, output, key).astype(x.dtype), None
+
+    x_0, _ = jax.lax.scan(step, x_T, jnp.arange(len(respaced))[::-1])
+    return x_0

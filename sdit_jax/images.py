@@ -1,0 +1,40 @@
+"""Images between the package (float32 in [-1, 1]) and the world (uint8, PNG)."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+MARGIN = 2
+
+
+def from_uint8(images: jax.Array) -> jax.Array:
+    """0..255 -> float32 in [-1, 1]."""
+    return images.astype(jnp.float32) / 127.5 - 1
+
+
+def to_uint8(images: jax.Array) -> jax.Array:
+    """Floats, clipped to [-1, 1], to the nearest of 0..255."""
+    return jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.uint8)
+
+
+def grid(images: np.ndarray, columns: int, min_side: int = 64) -> np.ndarray:
+    """uint8 (N, H, W, C) as one RGB picture, row by row, small images enlarged to whole pixels of at least `min_side`."""
+    N, H, W, C = images.shape
+    zoom = max(1, -(-min_side // H))
+    rows = -(-N // columns)
+    if C == 1:
+        images = np.repeat(images, 3, -1)
+    cells = np.full((rows * columns, H * zoom + MARGIN, W * zoom + MARGIN, 3), 255, np.uint8)
+    cells[:N, : H * zoom, : W * zoom] = images.repeat(zoom, 1).repeat(zoom, 2)
+    _, h, w, _ = cells.shape
+    return cells.reshape(rows, columns, h, w, 3).swapaxes(1, 2).reshape(rows * h, columns * w, 3)[:-MARGIN, :-MARGIN]
+
+
+def save_png(picture: np.ndarray, path: Path) -> None:
+    """Writes an RGB picture, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    Image.fromarray(picture).save(partial, format="PNG")
+    partial.replace(path)

@@ -1,0 +1,34 @@
+"""The Reconstruction Module: learned tokens that watch a block and gate its output against what firing lost (PAPER section 4)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+XAVIER = nn.initializers.xavier_uniform()
+
+
+class Reconstruction(nn.Module):
+    """`append` puts learned tokens R0 after a sequence; `gate` turns what became of them into x (1 + G), and drops them.
+
+        G = ((R W1^T + b1)^T) W2^T + b2        W1: L x C over channels, W2: C x L over tokens
+
+    R0 starts at ones. With gate_init="random" (the release) both matrices are Xavier uniform and G has a deviation near 0.9;
+    with "identity" W2 starts at zero, and so does G.
+    """
+
+    tokens: int
+    width: int
+    gate_init: str = "random"
+
+    def setup(self):
+        init = XAVIER if self.gate_init == "random" else nn.initializers.zeros
+        self.initial = self.param("tokens", nn.initializers.ones, (self.tokens, self.width))
+        self.over_channels = nn.Dense(self.tokens, kernel_init=XAVIER)
+        self.over_tokens = nn.Dense(self.width, kernel_init=init)
+
+    def append(self, x_BLC: jax.Array) -> jax.Array:
+        return jnp.concatenate([x_BLC, jnp.broadcast_to(self.initial, x_BLC.shape)], 1)
+
+    def gate(self, z_BLC: jax.Array) -> jax.Array:
+        x, R = jnp.split(z_BLC, 2, 1)
+        return x * (1 + self.over_tokens(self.over_channels(R).swapaxes(1, 2)))

@@ -1,0 +1,55 @@
+"""Floor 2, networks: a model configuration becomes a flax module by `build`."""
+
+from collections.abc import Mapping
+
+from sdit_jax.config import InputError
+from sdit_jax.models.presets import defaults
+from sdit_jax.models.sdit import SDiT
+from sdit_jax.ops.surrogate import DERIVATIVES
+from sdit_jax.ops.wkv import IMPLEMENTATIONS
+
+CHOICES = {
+    "reset": ("hard", "soft"),
+    "surrogate": tuple(DERIVATIVES),
+    "gate_init": ("random", "identity"),
+    "wkv": IMPLEMENTATIONS,
+}
+MINIMUM = {
+    "image_size": 1, "channels": 1, "patch_size": 1, "width": 2, "depth": 2, "num_classes": 0, "timesteps": 1, "tau": 1,
+    "label_dropout": 0,
+}
+
+
+def build(model_config: Mapping) -> SDiT:
+    """The network of a model configuration: a mapping of SDiT's fields; those left out take their default.
+
+    Raises InputError that names the field for an unknown field, a wrong type or a value outside its range.
+    """
+    fields = defaults()
+    for name, value in model_config.items():
+        field = f"config.model.{name}"
+        if name not in fields:
+            raise InputError(f"{field}: unknown field; there are {', '.join(sorted(fields))}")
+        expected = type(fields[name])
+        if type(value) is not expected and not (expected is float and type(value) is int):
+            raise InputError(f"{field}: found {value!r}, must be of type {expected.__name__}")
+        if name in CHOICES and value not in CHOICES[name]:
+            raise InputError(f"{field}: found {value!r}, allowed are {', '.join(CHOICES[name])}")
+        if name in MINIMUM and value < MINIMUM[name]:
+            raise InputError(f"{field}: found {value}, must be at least {MINIMUM[name]}")
+        if name in ("threshold", "surrogate_slope") and value <= 0:
+            raise InputError(f"{field}: found {value}, must be positive")
+    fields |= dict(model_config)
+    if fields["depth"] % 2:
+        raise InputError(f"config.model.depth: found {fields['depth']}, must be even (half before, half after the middle)")
+    if fields["label_dropout"] >= 1:
+        raise InputError(f"config.model.label_dropout: found {fields['label_dropout']}, must be below 1")
+    if fields["image_size"] % fields["patch_size"]:
+        raise InputError(
+            f"config.model.image_size: found {fields['image_size']}, must be divisible by "
+            f"config.model.patch_size {fields['patch_size']}"
+        )
+    return SDiT(**fields)
+
+
+__all__ = ["SDiT", "build"]

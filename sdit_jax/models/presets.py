@@ -1,0 +1,45 @@
+"""Model configurations by name.
+
+| preset | what | parameters | MACs per forward |
+|---|---|---|---|
+| `sdit_mnist` | the release's network for MNIST and Fashion-MNIST | 11,667,259 | 4.05 G |
+| `sdit_cifar10` | the release's network for CIFAR-10 | 36,052,047 | 12.86 G |
+| `sdit_tiny` | the release's architecture, small enough for a minute on a CPU | | |
+| `digits` | beyond the release: neurons that fire from the first step, gates that start at identity, soft reset | | |
+
+`sdit_*` are the release exactly; anything else says what it changes.
+"""
+
+import dataclasses
+
+import ml_collections
+
+from sdit_jax.models.sdit import SDiT
+
+PRESETS = {
+    "sdit_mnist": {},
+    "sdit_cifar10": {"width": 512, "depth": 8},
+    "sdit_tiny": {"width": 48, "depth": 2, "patch_size": 4},
+    "digits": {
+        "image_size": 8,
+        "channels": 1,
+        "patch_size": 2,
+        "width": 64,
+        "depth": 2,
+        "reset": "soft",
+        "normalized_currents": True,
+        "gate_init": "identity",
+        "learned_variance": False,
+    },
+}
+
+
+def defaults() -> dict:
+    """Every field of SDiT with its default."""
+    fields = dataclasses.fields(SDiT)
+    return {field.name: field.default for field in fields if field.name not in ("parent", "name")}
+
+
+def preset(name: str, **changes) -> ml_collections.ConfigDict:
+    """The full model configuration of a preset, with changes. Raises KeyError for an unknown preset."""
+    return ml_collections.ConfigDict(defaults() | PRESETS[name] | changes)

@@ -1,0 +1,136 @@
+"""SDiT: a U-ViT skeleton of spiking RWKV blocks (PAPER sections 2 to 5)."""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sdit_jax.layers.embed import LabelEmbed, TimeEmbed, patchify, unpatchify
+from sdit_jax.layers.reconstruction import Reconstruction
+from sdit_jax.layers.rwkv import UNIFORM, ChannelMix, TimeMix
+from sdit_jax.layers.spiking import Spiking
+
+XAVIER = nn.initializers.xavier_uniform()
+MAX_UNROLL = 4
+
+
+def layer_norm(x):
+    return nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False)(x)
+
+
+def _symmetric_uniform(bound):
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class SDiT(nn.Module):
+    """Predicts the noise in images x at timesteps t with labels y; with `learned_variance` also v, stacked on the channels.
+
+    The fields are the model configuration; their defaults are the release's for MNIST. Tokens are one condition token
+    (time + label) and the patches in raster order. Half of the blocks come before and half after a middle block, joined by
+    U-ViT skips, last in first out.
+    """
+
+    image_size: int = 28
+    channels: int = 3
+    patch_size: int = 2
+    width: int = 384
+    depth: int = 4  # Blocks besides the middle one; even.
+    num_classes: int = 10  # 0 for an unconditional model.
+    label_dropout: float = 0.1
+
+    timesteps: int = 4  # Spiking steps T.
+    tau: float = 2.0
+    threshold: float = 1.0
+    reset: str = "hard"  # "hard" or "soft".
+    detach_reset: bool = False
+    surrogate: str = "atan"
+    surrogate_slope: float = 2.0
+    normalized_currents: bool = False
+
+    reconstruction: bool = True
+    gate_init: str = "random"  # "random" or "identity".
+    skips: bool = True
+    bidirectional: bool = False
+    learned_variance: bool = True
+    wkv: str = "auto"
+    remat: bool = False  # Recompute the blocks in the backward pass: less memory, more time.
+
+    @nn.compact
+    def __call__(self, x_BHWC: jax.Array, t_B: jax.Array, y_B: jax.Array | None = None, train: bool = False) -> jax.Array:
+        """x: float images in [-1, 1]; t: timesteps; y: labels, num_classes for "no label". Returns BHWC or BHW(2C).
+
+        With train=True labels are dropped at random, which needs the random stream "label_dropout".
+        """
+        half = self.depth // 2
+        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+        condition = TimeEmbed(self.width, name="time_embed")(t_B)
+        if self.num_classes:
+            if y_B is None:
+                raise ValueError(f"y_B: this model has labels; pass {self.num_classes} for none")
+            condition += LabelEmbed(self.num_classes, self.width, self.label_dropout, name="label_embed")(y_B, train)
+        x = nn.Dense(self.width, kernel_init=XAVIER, name="patch_embed")(patchify(x_BHWC, self.patch_size))
+        x = jnp.concatenate([condition[:, None], x], 1)
+        x += self.param("position", nn.initializers.zeros, x.shape[1:])
+
+        x, skips = self._blocks("in_blocks", half)(x, None, jnp.arange(half))
+        x, _ = block(**self._block_fields(), name="mid_block")(x, None, half)
+        x, _ = self._blocks("out_blocks", half, fuses_skip=self.skips)(x, skips[::-1], jnp.arange(half))
+
+        out_channels = self.channels * (2 if self.learned_variance else 1)
+        x = nn.Dense(self.patch_size**2 * out_channels, kernel_init=nn.initializers.zeros, name="head")(layer_norm(x))
+        x = unpatchify(x[:, 1:], self.patch_size)
+        bound = (9 * out_channels) ** -0.5
+        return nn.Conv(
+            out_channels, (3, 3), kernel_init=UNIFORM, bias_init=_symmetric_uniform(bound), name="smooth"
+        )(x)
+
+    def _block_fields(self):
+        return {
+            "time_mix": partial(TimeMix, self.depth, self.bidirectional, self.wkv),
+            "channel_mix": partial(ChannelMix, self.depth),
+            "neurons": partial(
+                Spiking, self.timesteps, self.tau, self.threshold, self.reset, self.detach_reset, self.surrogate,
+                self.surrogate_slope, self.normalized_currents,
+            ),
+            "reconstruction": partial(Reconstruction, gate_init=self.gate_init) if self.reconstruction else None,
+        }
+
+    def _blocks(self, name, length, fuses_skip=False):
+        """`length` blocks as one scan over stacked parameters: compiled once, the same checkpoint however it is unrolled."""
+        scan = nn.scan(
+            nn.remat(Block, prevent_cse=False) if self.remat else Block,
+            variable_axes={"params": 0, "spikes": 0},
+            split_rngs={"params": True},
+            in_axes=(0 if fuses_skip else nn.broadcast, 0),
+            length=length,
+            unroll=min(length, MAX_UNROLL),
+        )
+        return scan(**self._block_fields(), fuses_skip=fuses_skip, name=name)
+
+
+class Block(nn.Module):
+    """One spiking RWKV block; its forward pass is the equation of PAPER section 4.
+
+    The fields make its layers: `time_mix(name=...)`, `channel_mix(name=...)`, `neurons(name=...)` and, unless None,
+    `reconstruction(tokens, width, name=...)`. An output block first fuses a skip: Linear([x ; skip]).
+    """
+
+    time_mix: Callable[..., TimeMix]
+    channel_mix: Callable[..., ChannelMix]
+    neurons: Callable[..., Spiking]
+    reconstruction: Callable[..., Reconstruction] | None
+    fuses_skip: bool = False
+
+    @nn.compact
+    def __call__(self, x_BLC, skip_BLC, layer):
+        _, L, D = x_BLC.shape
+        if self.fuses_skip:
+            x_BLC = nn.Dense(D, kernel_init=XAVIER, name="skip")(jnp.concatenate([x_BLC, skip_BLC], -1))
+        module = self.reconstruction(L, D, name="reconstruction") if self.reconstruction else None
+        z = module.append(x_BLC) if module else x_BLC
+        z += self.neurons(name="time_neurons")(self.time_mix(name="time_mix")(layer_norm(z), layer))
+        z += self.neurons(name="channel_neurons")(self.channel_mix(name="channel_mix")(layer_norm(z), layer))
+        x_BLC = module.gate(z) if module else z
+        return x_BLC, x_BLC
