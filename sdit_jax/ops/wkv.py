@@ -128,11 +128,11 @@ def _past_bwd(implementation, residuals, cotangents):
     logit = k - (log_mass - w)
     r, keep = jax.nn.sigmoid(logit), jax.nn.sigmoid(-logit)
     e = r * (v - mean)
-    M, M_next = _adjoint(implementation, keep, d_mean, d_last.mean_BC)
-    N, N_next = _adjoint(implementation, keep, d_log_mass - keep * e * M_next, d_last.log_mass_BC)
+    M_0, M_next = _adjoint(implementation, keep, d_mean, d_last.mean_BC)
+    N_0, N_next = _adjoint(implementation, keep, d_log_mass - keep * e * M_next, d_last.log_mass_BC)
     d_decayed = keep * (N_next - e * M_next)
     dk = r * N_next + keep * e * M_next
-    return -d_decayed.sum((0, 1)), dk, r * M_next, WKVState(M[:, 0], N[:, 0])
+    return -d_decayed.sum((0, 1)), dk, r * M_next, WKVState(M_0, N_0)
 
 
 _past.defvjp(_past_fwd, _past_bwd)
@@ -172,18 +172,15 @@ def _past_associative(w, k_BLC, v_BLC, start):
 
 
 def _adjoint(implementation, keep_BLC, d_BLC, d_last_BC):
-    """x_t = d_t + keep_t x_{t+1} from the end, x_L = d_last: returns x_t and x_{t+1} for every t."""
+    """x_t = d_t + keep_t x_{t+1} from the end, x_L = d_last: returns x_0, and x_{t+1} for every t."""
     if implementation == "sequential":
 
         def step(x_next, dk):
             d, keep = dk
-            x = d + keep * x_next
-            return x, (x, x_next)
+            return d + keep * x_next, x_next
 
-        _, (x, x_next) = jax.lax.scan(
-            step, d_last_BC, (d_BLC.swapaxes(0, 1), keep_BLC.swapaxes(0, 1)), reverse=True
-        )
-        return x.swapaxes(0, 1), x_next.swapaxes(0, 1)
+        x_0, x_next = jax.lax.scan(step, d_last_BC, (d_BLC.swapaxes(0, 1), keep_BLC.swapaxes(0, 1)), reverse=True)
+        return x_0, x_next.swapaxes(0, 1)
 
     def combine(right, left):
         (a_r, b_r), (a_l, b_l) = right, left
@@ -192,4 +189,4 @@ def _adjoint(implementation, keep_BLC, d_BLC, d_last_BC):
     a = jnp.concatenate([keep_BLC, jnp.zeros_like(keep_BLC[:, :1])], 1)
     b = jnp.concatenate([d_BLC, d_last_BC[:, None]], 1)
     _, x = jax.lax.associative_scan(combine, (a, b), axis=1, reverse=True)
-    return x[:, :-1], x[:, 1:]
+    return x[:, 0], x[:, 1:]

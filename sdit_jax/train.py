@@ -1,0 +1,28 @@
+"""Trains a spiking diffusion transformer; the same command goes on with a run that was stopped.
+
+    python -m sdit_jax.train --config=configs/digits.py --workdir=runs/digits
+    python -m sdit_jax.train --config=configs/mnist.py:tiny --workdir=runs/mnist --config.data.dir=DATA/mnist
+    python -m sdit_jax.train --config=configs/cifar10.py --workdir=runs/cifar10 --config.batch_size=512 --dry_run
+
+Any field of the configuration is set with --config.FIELD=VALUE; --dry_run prints them all, and writes nothing.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from sdit_jax import command_line
+from sdit_jax.training.loop import train_and_evaluate
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, with typed arguments after a colon.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; made if missing, resumed if it holds a run.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the resolved configuration, sizes and durations, and stop.")
+
+
+def main() -> None:
+    train_and_evaluate(CONFIG.value, Path(WORKDIR.value), dry_run=DRY_RUN.value)
+
+
+if __name__ == "__main__":
+    command_line.run(main, required=("config", "workdir"))

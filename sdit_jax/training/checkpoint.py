@@ -1,0 +1,95 @@
+"""Asynchronous checkpoints with Orbax: `checkpoints/STEP/{params,ema,optimizer}`.
+
+The parts are separate items, so that sampling reads only the weights it wants.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from sdit_jax.config import InputError
+from sdit_jax.training.state import TrainState
+
+PARTS = ("params", "ema", "optimizer")
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of a run folder; the newest `keep` are kept. Use as a context manager: leaving waits for saves."""
+
+    def __init__(self, workdir: Path, keep: int = 2):
+        self.folder = workdir.absolute() / "checkpoints"
+        self.manager = ocp.CheckpointManager(
+            self.folder,
+            item_handlers={part: ocp.StandardCheckpointHandler() for part in PARTS},
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True),
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.manager.wait_until_finished()
+        self.manager.close()
+
+    def save(self, state: TrainState) -> None:
+        """Starts to save a state; does nothing for a step that is already kept."""
+        step = int(state.step)
+        if step in self.manager.all_steps():
+            return
+        parts = {"params": state.params, "optimizer": state.optimizer, "ema": state.ema}
+        args = {name: ocp.args.StandardSave(part) for name, part in parts.items() if part is not None}
+        self.manager.save(step, args=ocp.args.Composite(**args))
+
+    def newest(self) -> int | None:
+        """The newest finished step, without reading it."""
+        return self.manager.latest_step()
+
+    def wait(self) -> None:
+        self.manager.wait_until_finished()
+
+    def restore(self, like: TrainState) -> TrainState | None:
+        """The newest state that can be read, placed as `like`; None where there is no checkpoint.
+
+        A damaged checkpoint is named in a warning and set aside, and the one before is used. Raises InputError if all are.
+        """
+
+        def read(step):
+            parts = {"params": like.params, "optimizer": like.optimizer, "ema": like.ema}
+            args = {name: ocp.args.StandardRestore(part) for name, part in parts.items() if part is not None}
+            found = self.manager.restore(step, args=ocp.args.Composite(**args))
+            placed = jax.device_put(jnp.asarray(step, jnp.int32), like.step.sharding)
+            return TrainState(placed, found["params"], found.get("ema"), found["optimizer"])
+
+        return self._newest_readable(read, set_aside=True)
+
+    def restore_weights(self, which: str, like: Any) -> tuple[int, Any]:
+        """(step, weights) of the newest readable checkpoint; `which` is "params" or "ema". Raises InputError for none."""
+
+        def read(step):
+            args = ocp.args.Composite(**{which: ocp.args.StandardRestore(like)})
+            return step, self.manager.restore(step, args=args)[which]
+
+        found = self._newest_readable(read, set_aside=False)
+        if found is None:
+            raise InputError(f"{self.folder}: holds no finished checkpoint yet")
+        return found
+
+    def _newest_readable(self, read, set_aside):
+        steps = sorted(self.manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                return read(step)
+            except Exception as error:  # Orbax and tensorstore raise many kinds for a damaged file.
+                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+                log.warning("checkpoint %s is damaged (%s); trying the one before", self.folder / str(step), reason)
+                if set_aside:
+                    (self.folder / str(step)).rename(self.folder.parent / f"damaged_checkpoint_{step}")
+                    self.manager.reload()
+        if steps:
+            raise InputError(f"{self.folder}: none of its checkpoints ({', '.join(map(str, steps))}) can be read")
+        return None

@@ -1,0 +1,173 @@
+"""Training, in reading order."""
+
+import logging
+import math
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from sdit_jax import config as fields
+from sdit_jax import images
+from sdit_jax.config import InputError
+from sdit_jax.training import sharding
+from sdit_jax.training.checkpoint import Checkpoints
+from sdit_jax.training.metrics import MetricWriter
+from sdit_jax.training.plan import Plan, example_labels, make_plan
+from sdit_jax.training.progress import Progress, StopRequest
+from sdit_jax.training.sampling import generate, make_sampler
+from sdit_jax.training.state import TrainState
+from sdit_jax.training.step import Health, empty_averages, make_train_step
+
+# Fields that may differ when a run goes on: they do not change what is trained.
+MAY_CHANGE = ("duration", "checkpoint", "log", "samples", "data.dir")
+log = logging.getLogger(__name__)
+
+
+class TrainingFailed(RuntimeError):
+    """Training cannot go on: one line with the step, what was not finite, and the last good checkpoint."""
+
+
+def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path, *, dry_run: bool = False) -> TrainState | None:
+    """Trains a configuration in a run folder, from its newest checkpoint where there is one, and returns the last state.
+
+    Batches, noise and label dropout are functions of (seed, step), so a run that was stopped and went on equals one that was
+    not, to the bit. Writes `config.json`, `checkpoints/`, `metrics.jsonl`, TensorBoard events and `samples/STEP.png`.
+    SIGTERM and Ctrl-C save and return. With `dry_run`, prints what it would do, writes nothing and returns None.
+
+    Raises InputError for a mistake in the configuration or the folder, TrainingFailed where the loss is not finite.
+    """
+    # 1. Everything that can be wrong with the configuration is found before anything is written.
+    plan = make_plan(config)
+    if dry_run:
+        print(config, plan.overview(), plan.describe(), "dry run: nothing was written", sep="\n")
+        return None
+    log.info("%s", plan.describe())
+    _open_run_folder(config, workdir)
+
+    # 2. The state: the newest checkpoint that can be read, else a new one.
+    with Checkpoints(workdir, config.checkpoint.keep) as checkpoints, StopRequest() as stop:
+        state = plan.new_state()
+        state = checkpoints.restore(like=state) or state
+        start = int(state.step)
+        if start >= plan.total_steps:
+            log.info("%s has already reached step %d of %d: nothing to do", workdir, start, plan.total_steps)
+            return state
+        log.info("starting at step %d, the first step compiles", start)
+
+        # 3. What happens at every step, and now and then.
+        train_step = make_train_step(plan.model, plan.schedule, plan.tx, plan.rate, config, plan.mesh)
+        empty = empty_averages(plan.model, plan.schedule, state.params, plan.batches(start))
+        draw = _grid_drawer(plan, workdir)
+        writer = MetricWriter(workdir, start)
+        writer.write_hparams(config.to_dict())
+        progress = Progress(plan.total_steps * config.batch_size, start * config.batch_size)
+        averages, window_start, clock = jax.tree.map(jnp.copy, empty), start, time.monotonic()
+        pending: tuple[int, Health] | None = None
+
+        # 4. The loop. The health of a step is read while the next one runs, except before something is kept.
+        for step in range(start + 1, plan.total_steps + 1):
+            batch = sharding.put_batch(plan.batches(step - 1), plan.mesh)
+            state, averages, health = train_step(state, averages, batch)
+            last = step == plan.total_steps or bool(stop)
+            due = {
+                name: last or (every > 0 and step % every == 0)
+                for name, every in (("log", plan.log_every), ("save", plan.checkpoint_every))
+            }
+            draws = step == plan.total_steps or (plan.samples_every > 0 and step % plan.samples_every == 0)
+            if pending is not None:
+                loss = _check(*pending, state, checkpoints)
+                progress.advance(config.batch_size, pending[0], loss)
+            pending = (step, health)
+            if step == start + 1:  # Compiled by now; the clock starts here.
+                jax.block_until_ready(health)
+                window_start, clock = step, time.monotonic()
+                progress.restart_clock()
+
+            if any(due.values()) or draws:
+                _check(step, health, state, checkpoints)
+            if due["log"]:
+                seconds = time.monotonic() - clock
+                scalars = {name: float(average.compute()) for name, average in averages.items()}
+                if step > window_start:
+                    scalars["images_per_second"] = (step - window_start) * config.batch_size / seconds
+                writer.write_scalars(step, scalars)
+                writer.flush()
+                progress.log()
+                averages, window_start, clock = jax.tree.map(jnp.copy, empty), step, time.monotonic()
+            if due["save"]:
+                checkpoints.save(state)
+            if draws:
+                began = time.monotonic()
+                writer.write_images(step, {"samples": draw(step, state)})
+                writer.flush()
+                clock += time.monotonic() - began
+                progress.restart_clock()
+            if stop:
+                log.warning("asked to stop: saved step %d; the same command goes on from there", step)
+                break
+
+        progress.close()
+        writer.close()
+        return state
+
+
+def _open_run_folder(config, workdir):
+    """Makes the folder and its config.json, or checks that the run in it is this one."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{workdir}: the run folder cannot be written ({error.strerror})") from None
+    if (workdir / "config.json").exists():
+        before, now = _flat(fields.load(workdir)), _flat(config)
+        for name in sorted(before | now):
+            if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE):
+                found, kept = now.get(name), before.get(name)
+                raise InputError(f"config.{name}: found {found!r}, the run in {workdir} has {kept!r}; use another --workdir")
+    fields.save(config, workdir / "config.json")
+
+
+def _flat(config, prefix=""):
+    flat = {}
+    for name, value in config.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, ml_collections.ConfigDict) else {prefix + name: value}
+    return flat
+
+
+def _check(step, health, state, checkpoints):
+    """The loss of a step. Raises TrainingFailed if it, or a parameter after the step, is not finite."""
+    terms = {name: float(value) for name, value in jax.device_get(health.terms).items()}
+    bad = next((f"loss term {name!r} is {value}" for name, value in terms.items() if not math.isfinite(value)), None)
+    if bad is None and int(health.bad_parameter) >= 0:
+        path, _ = jax.tree_util.tree_leaves_with_path(state.params)[int(health.bad_parameter)]
+        bad = f"parameter {'/'.join(entry.key for entry in path)} is not finite after it"
+    if bad:
+        checkpoints.wait()
+        kept = checkpoints.newest()
+        where = f"the last good checkpoint is step {kept} in {checkpoints.folder}" if kept else "no checkpoint was saved yet"
+        raise TrainingFailed(f"step {step}: {bad}; {where}; a lower optimizer.learning_rate or a clip_norm may help")
+    return terms["loss"]
+
+
+def _grid_drawer(plan: Plan, workdir: Path):
+    """draw(step, state): writes samples/STEP.png, from the averaged weights where there are any; returns the picture."""
+    chosen = plan.config.samples
+    sampler = make_sampler(
+        plan.model, plan.schedule, method=chosen.sampler, steps=chosen.steps, guidance=chosen.guidance
+    )
+    labels = example_labels(chosen.n, plan.model.num_classes)
+
+    def draw(step, state):
+        weights = state.params if state.ema is None else state.ema
+        made = generate(sampler, weights, labels, seed=plan.config.seed, batch_size=chosen.n)
+        picture = images.grid(made, columns=10)
+        (workdir / "samples").mkdir(exist_ok=True)
+        images.save_png(picture, workdir / "samples" / f"{step:08d}.png")
+        return picture
+
+    return draw

@@ -1,0 +1,64 @@
+"""Metrics to TensorBoard events and to `metrics.jsonl`, with the method names of clu's metric writers.
+
+clu's own writers need TensorFlow (clu 0.0.12); these need tensorboardX.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+
+class MetricWriter:
+    """Writes scalars, images, histograms and hyperparameters of a run folder.
+
+    Opening it at step s drops what was written for later steps, which a stopped run had not saved: the same steps will be
+    written again.
+    """
+
+    def __init__(self, workdir: Path, step: int):
+        self.path = workdir / "metrics.jsonl"
+        if self.path.exists():
+            lines = self.path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if (at := _step(line)) is not None and at <= step]
+            partial = self.path.with_suffix(".partial")
+            partial.write_text("".join(kept))
+            partial.replace(self.path)
+        self.lines = self.path.open("a")
+        self.events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        values = {name: float(value) for name, value in scalars.items()}
+        self.lines.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self.events.add_scalar(name, value, step)
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Pictures, uint8 (H, W, 3)."""
+        for name, picture in images.items():
+            self.events.add_image(name, picture, step, dataformats="HWC")
+
+    def write_histograms(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        for name, array in arrays.items():
+            self.events.add_histogram(name, array, step)
+
+    def write_hparams(self, hparams: Mapping[str, object]) -> None:
+        self.events.add_text("config", "```\n" + json.dumps(hparams, indent=2) + "\n```", 0)
+
+    def flush(self) -> None:
+        self.lines.flush()
+        self.events.flush()
+
+    def close(self) -> None:
+        self.lines.close()
+        self.events.close()
+
+
+def _step(line: str) -> int | None:
+    """The step of a line; None for one that was cut short."""
+    try:
+        return json.loads(line)["step"] if line.endswith("\n") else None
+    except ValueError:
+        return None

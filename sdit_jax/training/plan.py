@@ -1,0 +1,124 @@
+"""What a configuration amounts to before anything is computed or written: every mistake in it is found here."""
+
+import dataclasses
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+from clu import parameter_overview
+from jax.sharding import Mesh
+
+from sdit_jax import config as fields
+from sdit_jax.config import InputError
+from sdit_jax.data import sources, transforms
+from sdit_jax.data.batches import Batches
+from sdit_jax.diffusion.samplers import SAMPLERS
+from sdit_jax.diffusion.schedule import SCHEDULES, Schedule
+from sdit_jax.models import SDiT, build
+from sdit_jax.training import optimizer, sharding
+from sdit_jax.training.state import TrainState, create
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Model, process, data and durations (in steps) of a run."""
+
+    config: ml_collections.ConfigDict
+    mesh: Mesh
+    model: SDiT
+    schedule: Schedule
+    batches: Batches
+    rate: optax.Schedule
+    tx: optax.GradientTransformation
+    total_steps: int
+    checkpoint_every: int
+    log_every: int
+    samples_every: int
+
+    def new_state(self) -> TrainState:
+        """The state before the first step, on every device of the mesh."""
+        make = jax.jit(
+            lambda: create(self.model, self.tx, self.config.seed, self.config.ema.half_life > 0),
+            out_shardings=sharding.replicated(self.mesh),
+        )
+        return make()
+
+    def describe(self) -> str:
+        """A few lines for a person: devices, sizes, durations."""
+        config, data = self.config, self.batches.images
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(self.new_state).params))
+        device = jax.devices()[0]
+        half_life = f"{config.ema.half_life:,.0f} images" if config.ema.half_life else "off"
+        return "\n".join(
+            [
+                f"process {jax.process_index()} of {jax.process_count()}, "
+                f"{jax.device_count()} devices ({device.device_kind}), batch {config.batch_size}",
+                f"{config.data.name} {config.data.split}: {len(data):,} images of {data.images.shape[1:]}",
+                f"{parameters:,} parameters, width {config.model.width}, {config.model.depth + 1} blocks, "
+                f"{config.model.timesteps} spiking steps, EMA half-life {half_life}",
+                f"{self.total_steps:,} steps ({self.total_steps * config.batch_size:,} images, "
+                f"{self.total_steps * config.batch_size / len(data):.1f} epochs); checkpoint every "
+                f"{self.checkpoint_every or '-'}, log every {self.log_every or '-'}, samples every {self.samples_every or '-'}",
+            ]
+        )
+
+    def overview(self) -> str:
+        """Every parameter with its shape."""
+        return parameter_overview.get_parameter_overview(jax.eval_shape(self.new_state).params, include_stats=False)
+
+
+def make_plan(config: ml_collections.ConfigDict) -> Plan:
+    """Reads the data and checks everything. Raises InputError for the first mistake; writes nothing."""
+    fields.validate(config)
+    mesh = sharding.data_mesh()
+    sharding.check_batch_size(config.batch_size, mesh)
+    model = build(config.model)
+    schedule = make_schedule(config.diffusion)
+    check_sampling(config.samples.sampler, config.samples.steps, schedule, prefix="config.samples.")
+
+    data = sources.load(config.data.name, config.data.split, config.data.dir)
+    if model.num_classes not in (0, data.num_classes):
+        raise InputError(
+            f"config.model.num_classes: found {model.num_classes}, {config.data.name} has {data.num_classes} (0 ignores them)"
+        )
+    data = dataclasses.replace(data, images=transforms.fit(data.images, model.image_size, model.channels))
+    batches = Batches(
+        data, batch_size=config.batch_size, seed=config.seed, shard=jax.process_index(), shards=jax.process_count()
+    )
+
+    lengths = {"batch_size": config.batch_size, "epoch_images": len(data)}
+    total = fields.duration_steps(config.duration, "config.duration", **lengths)
+    if total < 1:
+        raise InputError(f"config.duration: found {config.duration!r}, must be at least one step")
+
+    def steps(text, name):
+        return fields.duration_steps(text, f"config.{name}", **lengths, total_steps=total)
+
+    rate = optimizer.learning_rate(config.optimizer, total, steps(config.optimizer.warmup, "optimizer.warmup"))
+    return Plan(
+        config, mesh, model, schedule, batches, rate, optimizer.adamw(config.optimizer, rate), total,
+        checkpoint_every=steps(config.checkpoint.every, "checkpoint.every"),
+        log_every=steps(config.log.every, "log.every"),
+        samples_every=steps(config.samples.every, "samples.every"),
+    )  # fmt: skip
+
+
+def make_schedule(config: ml_collections.ConfigDict) -> Schedule:
+    """The noise schedule of `config.diffusion`."""
+    if config.schedule not in SCHEDULES:
+        raise InputError(f"config.diffusion.schedule: found {config.schedule!r}, allowed are {', '.join(SCHEDULES)}")
+    return SCHEDULES[config.schedule](config.timesteps)
+
+
+def check_sampling(sampler: str, steps: int, schedule: Schedule, prefix: str) -> None:
+    """Raises InputError for an unknown sampler or a number of steps that the schedule does not have."""
+    if sampler not in SAMPLERS:
+        raise InputError(f"{prefix}sampler: found {sampler!r}, allowed are {', '.join(SAMPLERS)}")
+    if not 1 <= steps <= len(schedule):
+        raise InputError(f"{prefix}steps: found {steps}, allowed are 1..{len(schedule)}")
+
+
+def example_labels(n: int, num_classes: int) -> np.ndarray:
+    """Labels 0, 1, 2, ... over and over, one per image."""
+    return np.arange(n) % max(1, num_classes)
