@@ -7,7 +7,7 @@ weights are averaged and the learning rate decays. The release's settings learn 
     python -m sdit_jax.train --config=configs/digits.py:tiny --workdir=runs/digits_tiny      (seconds; a smoke test)
 """
 
-from sdit_jax.config import default_config, parse_arg
+from sdit_jax.config import cut_to_a_minute, default_config, parse_arg
 from sdit_jax.models.presets import preset
 
 
@@ -27,8 +27,5 @@ def get_config(arg=None):
     config.samples.n = 80
     if arg.tiny:
         config.model.width = 16
-        config.batch_size = 16
-        config.duration = "20 steps"
-        config.log.every = "10 steps"
-        config.samples.steps = 10
+        cut_to_a_minute(config)
     return config

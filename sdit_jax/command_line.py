@@ -5,12 +5,14 @@
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 from absl import app, flags
+from ml_collections import config_flags
 
 from sdit_jax.config import InputError
 
@@ -52,11 +54,25 @@ def _parse(argv, required):
         if len(rest) > 1:
             raise InputError(f"{rest[1]}: unexpected argument; flags are written --name=value")
         for name in required:
-            if not flags.FLAGS[name].value:
+            if not flags.FLAGS[name].present:
                 raise InputError(f"--{name}: missing; see --help")
+        if "config" in required:
+            path = config_flags.get_config_filename(flags.FLAGS["config"])
+            if not Path(path).is_file():
+                raise InputError(f"--config: no such file {path}")
         return rest
-    except Exception as error:  # Config files run the user's code, which raises what it likes.
-        _fail(error, 2)
+    except (KeyError, AttributeError) as error:  # How ml_collections reports an override of a field that is not there.
+        _fail(_unknown_field(str(error), argv), 2)
+    except Exception as error:  # Config files run the user's code, which raises what it likes: its last line says it.
+        _fail(str(error).splitlines()[-1].removeprefix("sdit_jax.config.InputError: "), 2)
+
+
+def _unknown_field(message, argv):
+    name = re.findall(r"\w+", message)[0]
+    given = (arg.lstrip("-").split("=")[0] for arg in argv[1:])
+    field = next((arg for arg in given if arg.startswith("config.") and name in arg.split(".")), name)
+    meant = re.search(r'Did you mean "(\w+)"', message)
+    return f"{field}: unknown field {name!r}" + (f", did you mean {meant[1]!r}?" if meant else "; --dry_run prints all fields")
 
 
 def _fail(error, code):

@@ -67,6 +67,17 @@ def default_config(model: Mapping) -> ml_collections.ConfigDict:
     return config
 
 
+def cut_to_a_minute(config: ml_collections.ConfigDict) -> None:
+    """Makes a recipe a look at the machinery on a CPU, not at the quality: few small batches, one grid at the end."""
+    config.batch_size = 16
+    config.duration = "20 steps"
+    config.checkpoint.every = "never"
+    config.log.every = "10 steps"
+    config.samples.every = "never"
+    config.samples.n = 10
+    config.samples.steps = 10
+
+
 def validate(config: ml_collections.ConfigDict) -> None:
     """Raises InputError where a field is unknown, missing, of another type than its default, or out of its range."""
     _compare(config, default_config(config.get("model", {})), "config")
@@ -160,6 +171,17 @@ def parse_arg(arg: str | None, **defaults: bool | int | float | str) -> ml_colle
             except ValueError:
                 raise InputError(f"config argument {name!r}: found {text!r}, must be {type(default).__name__}") from None
     return ml_collections.ConfigDict(values)
+
+
+def make_run_folder(workdir: Path) -> None:
+    """Makes the folder where it is missing. Raises InputError where it cannot be written."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{workdir}: the run folder cannot be written ({error.strerror})") from None
 
 
 def save(config: ml_collections.ConfigDict, path: Path) -> None:

@@ -42,7 +42,7 @@ class Checkpoints:
         if step in self.manager.all_steps():
             return
         parts = {"params": state.params, "optimizer": state.optimizer, "ema": state.ema}
-        args = {name: ocp.args.StandardSave(part) for name, part in parts.items() if part is not None}
+        args = {name: ocp.args.StandardSave(part) for name, part in parts.items() if jax.tree.leaves(part)}
         self.manager.save(step, args=ocp.args.Composite(**args))
 
     def newest(self) -> int | None:

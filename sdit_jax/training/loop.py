@@ -44,8 +44,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path, *, dry_
     if dry_run:
         print(config, plan.overview(), plan.describe(), "dry run: nothing was written", sep="\n")
         return None
-    log.info("%s", plan.describe())
     _open_run_folder(config, workdir)
+    log.info("%s", plan.describe())
 
     # 2. The state: the newest checkpoint that can be read, else a new one.
     with Checkpoints(workdir, config.checkpoint.keep) as checkpoints, StopRequest() as stop:
@@ -116,13 +116,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path, *, dry_
 
 def _open_run_folder(config, workdir):
     """Makes the folder and its config.json, or checks that the run in it is this one."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"{workdir}: the run folder cannot be written ({error.strerror})") from None
+    fields.make_run_folder(workdir)
     if (workdir / "config.json").exists():
         before, now = _flat(fields.load(workdir)), _flat(config)
         for name in sorted(before | now):
