@@ -4,7 +4,7 @@
 run is 312,500 steps; it has not been measured with this code.
 
     python -m sdit_jax.train --config=configs/cifar10.py --workdir=runs/cifar10 --config.data.dir=DATA/cifar-10-batches-bin
-    python -m sdit_jax.train --config=configs/cifar10.py:tiny --workdir=runs/cifar_tiny --config.data.dir=DATA/cifar-10-batches-bin
+    python -m sdit_jax.train --config=configs/cifar10.py:tiny --workdir=runs/tiny --config.data.dir=DATA/cifar-10-batches-bin
 """
 
 from sdit_jax.config import cut_to_a_minute, default_config, parse_arg

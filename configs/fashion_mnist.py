@@ -2,7 +2,7 @@
 whole run has not been measured with this code.
 
     python -m sdit_jax.train --config=configs/fashion_mnist.py --workdir=runs/fashion --config.data.dir=DATA/fashion-mnist
-    python -m sdit_jax.train --config=configs/fashion_mnist.py:tiny --workdir=runs/fashion_tiny --config.data.dir=DATA/fashion-mnist
+    python -m sdit_jax.train --config=configs/fashion_mnist.py:tiny --workdir=runs/tiny --config.data.dir=DATA/fashion-mnist
 """
 
 from sdit_jax.config import cut_to_a_minute, default_config, parse_arg

@@ -15,6 +15,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from sdit_jax.config import InputError
+from sdit_jax.training.loop import TrainingFailed
 
 CACHE = Path("~/.cache/sdit_jax/compiled")
 
@@ -36,9 +37,7 @@ def run(main: Callable[[], None], required: Sequence[str] = ()) -> None:
             main()
         except InputError as error:
             _fail(error, 2)
-        except RuntimeError as error:
-            if type(error).__name__ != "TrainingFailed":
-                raise
+        except TrainingFailed as error:
             _fail(error, 1)
 
     app.run(call, flags_parser=lambda argv: _parse(argv, required))
@@ -57,7 +56,7 @@ def _parse(argv, required):
             if not flags.FLAGS[name].present:
                 raise InputError(f"--{name}: missing; see --help")
         if "config" in required:
-            path = config_flags.get_config_filename(flags.FLAGS["config"])
+            path = config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]
             if not Path(path).is_file():
                 raise InputError(f"--config: no such file {path}")
         return rest

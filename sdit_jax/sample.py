@@ -1,7 +1,7 @@
 """Draws images from a run folder: samples.npz (arr_0: uint8 NHWC, labels: int32) and grid.png.
 
-    python -m sdit_jax.sample --workdir=runs/digits --out=samples
-    python -m sdit_jax.sample --workdir=runs/digits --out=samples --n=20 --labels=3,7 --sampler=ddpm --steps=250 --guidance=2
+python -m sdit_jax.sample --workdir=runs/digits --out=samples
+python -m sdit_jax.sample --workdir=runs/digits --out=samples --n=20 --labels=3,7 --sampler=ddpm --steps=250 --guidance=2
 """
 
 import logging

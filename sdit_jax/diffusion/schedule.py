@@ -39,9 +39,9 @@ class Schedule:
     @functools.cached_property
     def posterior_log_variance(self) -> np.ndarray:
         """Its logarithm, with the first entry (zero variance) replaced by the second."""
-        return np.log(np.append(self.posterior_variance[1:2], self.posterior_variance[1:])) if len(self) > 1 else (
-            np.log(self.betas)
-        )
+        if len(self) == 1:
+            return np.log(self.betas)
+        return np.log(np.append(self.posterior_variance[1], self.posterior_variance[1:]))
 
     @functools.cached_property
     def posterior_mean_x0(self) -> np.ndarray:

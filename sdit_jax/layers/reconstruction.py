@@ -1,4 +1,4 @@
-"""The Reconstruction Module: learned tokens that watch a block and gate its output against what firing lost (PAPER section 4)."""
+"""The Reconstruction Module: learned tokens that watch a block and gate its output against what firing lost (PAPER 4)."""
 
 import flax.linen as nn
 import jax

@@ -48,9 +48,7 @@ class TimeMix(nn.Module):
         k = _linear(D, "key")(mixed(x_BLC, shifted, mu_k))
         v = _linear(D, "value")(mixed(x_BLC, shifted, mu_v))
         r = _linear(D, "receptance")(mixed(x_BLC, shifted, mu_r))
-        y, _ = wkv(
-            jnp.exp(decay), first, k, v, bidirectional=self.bidirectional, implementation=self.implementation
-        )
+        y, _ = wkv(jnp.exp(decay), first, k, v, bidirectional=self.bidirectional, implementation=self.implementation)
         return _linear(D, "output")(nn.sigmoid(r) * y)
 
 

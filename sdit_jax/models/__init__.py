@@ -15,7 +15,14 @@ CHOICES = {
     "wkv": IMPLEMENTATIONS,
 }
 MINIMUM = {
-    "image_size": 1, "channels": 1, "patch_size": 1, "width": 2, "depth": 2, "num_classes": 0, "timesteps": 1, "tau": 1,
+    "image_size": 1,
+    "channels": 1,
+    "patch_size": 1,
+    "width": 2,
+    "depth": 2,
+    "num_classes": 0,
+    "timesteps": 1,
+    "tau": 1,
     "label_dropout": 0,
 }
 

@@ -82,17 +82,22 @@ class SDiT(nn.Module):
         x = nn.Dense(self.patch_size**2 * out_channels, kernel_init=nn.initializers.zeros, name="head")(layer_norm(x))
         x = unpatchify(x[:, 1:], self.patch_size)
         bound = (9 * out_channels) ** -0.5
-        return nn.Conv(
-            out_channels, (3, 3), kernel_init=UNIFORM, bias_init=_symmetric_uniform(bound), name="smooth"
-        )(x)
+        return nn.Conv(out_channels, (3, 3), kernel_init=UNIFORM, bias_init=_symmetric_uniform(bound), name="smooth")(x)
 
     def _block_fields(self):
         return {
             "time_mix": partial(TimeMix, self.depth, self.bidirectional, self.wkv),
             "channel_mix": partial(ChannelMix, self.depth),
             "neurons": partial(
-                Spiking, self.timesteps, self.tau, self.threshold, self.reset, self.detach_reset, self.surrogate,
-                self.surrogate_slope, self.normalized_currents,
+                Spiking,
+                self.timesteps,
+                self.tau,
+                self.threshold,
+                self.reset,
+                self.detach_reset,
+                self.surrogate,
+                self.surrogate_slope,
+                self.normalized_currents,
             ),
             "reconstruction": partial(Reconstruction, gate_init=self.gate_init) if self.reconstruction else None,
         }

@@ -68,7 +68,12 @@ class Checkpoints:
         return self._newest_readable(read, set_aside=True)
 
     def restore_weights(self, which: str, like: Any) -> tuple[int, Any]:
-        """(step, weights) of the newest readable checkpoint; `which` is "params" or "ema". Raises InputError for none."""
+        """(step, weights) of the newest readable checkpoint, on the first device, whatever devices it was saved from.
+
+        `which` is "params" or "ema", `like` a tree of shapes. Raises InputError where there is no checkpoint.
+        """
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
 
         def read(step):
             args = ocp.args.Composite(**{which: ocp.args.StandardRestore(like)})

@@ -1,6 +1,6 @@
 """Progress for a person: a bar on a terminal, a line now and then in a log file, and a wish to stop heard in time."""
 
-import os
+import io
 import signal
 import sys
 
@@ -15,7 +15,7 @@ class Progress:
         self.stream = stream
         self.bar = tqdm(
             total=total_images, initial=seen_images, unit=" images", unit_scale=True, dynamic_ncols=True,
-            file=stream if self.terminal else open(os.devnull, "w"),
+            file=stream if self.terminal else io.StringIO(),
         )  # fmt: skip
 
     def advance(self, images: int, step: int, loss: float) -> None:

@@ -18,7 +18,6 @@ from sdit_jax.models import SDiT
 from sdit_jax.training import sharding
 from sdit_jax.training.state import TrainState, ema_decay
 
-
 Averages = dict[str, Average]
 
 

@@ -1,0 +1,46 @@
+"""Measures speed on this machine and writes it as JSON: medians of blocked runs after warm-up, with machine and versions.
+
+    python -m sdit_jax.bench --out=bench.json
+    python -m sdit_jax.bench --what=wkv,train --out=bench.json
+
+wkv, lif: operators, forward + backward. train: step time and images/s of the quickstart's and the MNIST network.
+sample: a whole trajectory. startup: from the train command to its first step, without and with the compilation cache.
+"""
+
+import json
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from sdit_jax import command_line
+from sdit_jax.benchmarks.measure import machine
+from sdit_jax.benchmarks.operators import bench_lif, bench_wkv
+from sdit_jax.benchmarks.training import bench_sample, bench_startup, bench_train
+from sdit_jax.config import InputError
+
+BENCHMARKS = {
+    "wkv": bench_wkv, "lif": bench_lif, "train": bench_train, "sample": bench_sample, "startup": bench_startup,
+}  # fmt: skip
+WHAT = flags.DEFINE_list("what", list(BENCHMARKS), f"Which of {', '.join(BENCHMARKS)}.")
+OUT = flags.DEFINE_string("out", None, "JSON file to write.")
+
+
+def main() -> None:
+    for name in WHAT.value:
+        if name not in BENCHMARKS:
+            raise InputError(f"--what: found {name!r}, allowed are {', '.join(BENCHMARKS)}")
+    out = Path(OUT.value)
+    if not out.parent.is_dir():
+        raise InputError(f"--out: the folder {out.parent} does not exist")
+    jax.config.update("jax_enable_compilation_cache", False)  # Compile times are to be those of a first run.
+    results = {"machine": machine()}
+    for name in WHAT.value:
+        results[name] = BENCHMARKS[name]()
+        print(name, json.dumps(results[name], indent=2), flush=True)
+        out.write_text(json.dumps(results, indent=2) + "\n")
+    print(out)
+
+
+if __name__ == "__main__":
+    command_line.run(main, required=("out",))

@@ -1,0 +1,1 @@
+"""Floor 4, benchmarks: speed on the machine at hand, as numbers that carry how they were measured."""

@@ -1,0 +1,96 @@
+"""Training and sampling steps of whole configurations, and the time from a command to its first step."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from sdit_jax.benchmarks.measure import rotating, seconds
+from sdit_jax.config import default_config
+from sdit_jax.data.sources import Images
+from sdit_jax.data.transforms import fit
+from sdit_jax.models import build
+from sdit_jax.models.presets import preset
+from sdit_jax.training import optimizer, sharding
+from sdit_jax.training.plan import example_labels, make_schedule
+from sdit_jax.training.sampling import make_sampler
+from sdit_jax.training.state import create, initial_params
+from sdit_jax.training.step import empty_averages, make_train_step
+
+# Preset and batch size: the quickstart's, and the release's MNIST network at a batch that a laptop holds.
+SETTINGS = {"digits": 64, "sdit_mnist": 16}
+
+
+def random_images(n: int, size: int, channels: int) -> Images:
+    """Noise in the place of a data set: speed does not depend on what is in the images."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (n, size, size, 1), np.uint8)
+    return Images(fit(pixels, size, channels), rng.integers(0, 10, n).astype(np.int32))
+
+
+def bench_train(runs: int = 10) -> dict:
+    """Seconds per training step and images per second; compile time, FLOPs as the compiler counts them."""
+    return {name: _train(preset(name), batch_size, runs) for name, batch_size in SETTINGS.items()}
+
+
+def _train(model_config: ml_collections.ConfigDict, batch_size: int, runs: int) -> dict:
+    config = default_config(model_config)
+    config.batch_size, config.ema.half_life = batch_size, 10_000.0
+    model, schedule, mesh = build(config.model), make_schedule(config.diffusion), sharding.data_mesh()
+    data = random_images(batch_size, model.image_size, model.channels)
+    batch = sharding.put_batch({"image": data.images, "label": data.labels}, mesh)
+    rate = optimizer.learning_rate(config.optimizer, 1000, 0)
+    tx = optimizer.adamw(config.optimizer, rate)
+    state = jax.jit(lambda: create(model, tx, 0, keep_ema=True))()
+    averages = empty_averages(model, schedule, state.params, batch)
+    start = time.perf_counter()
+    compiled = make_train_step(model, schedule, tx, rate, config, mesh).lower(state, averages, batch).compile()
+    compile_s = time.perf_counter() - start
+
+    def step():
+        nonlocal state, averages
+        state, averages, health = compiled(state, averages, batch)
+        return health
+
+    timed = seconds(step, rotating(()), runs)
+    flops = (compiled.cost_analysis() or {}).get("flops")
+    return {
+        "batch_size": batch_size, "step": timed, "images_per_second": batch_size / timed["median_s"],
+        "compile_s": compile_s, "flops_per_step": flops,
+    }  # fmt: skip
+
+
+def bench_sample(runs: int = 3, n: int = 80, steps: int = 50) -> dict:
+    """Images per second of a whole ddim trajectory of the quickstart's network."""
+    model = build(preset("digits"))
+    params = jax.jit(lambda: initial_params(model, 0))()
+    sampler = make_sampler(model, make_schedule(default_config(preset("digits")).diffusion), method="ddim", steps=steps)
+    labels = jnp.asarray(example_labels(n, model.num_classes))
+    keys = [(params, labels, jax.random.key(i)) for i in range(3)]
+    timed = seconds(lambda *a: sampler(*a, batch=n), rotating(*keys), runs, warmup=1)
+    return {"preset": "digits", "n": n, "steps": steps, "trajectory": timed, "images_per_second": n / timed["median_s"]}
+
+
+def bench_startup(config: str = "configs/digits.py") -> dict:
+    """Seconds from the train command to the end of its first step, with an empty and with a filled compilation cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
+
+        def first_step(run):
+            command = [
+                sys.executable, "-m", "sdit_jax.train", f"--config={config}", f"--workdir={folder}/{run}",
+                "--config.duration=1 steps", "--config.optimizer.warmup=0", "--config.checkpoint.every=never",
+                "--config.samples.n=10", "--config.samples.steps=1",
+            ]  # fmt: skip
+            start = time.perf_counter()
+            subprocess.run(command, env=environment, check=True, capture_output=True, cwd=Path.cwd())
+            return time.perf_counter() - start
+
+        return {"config": config, "first_run_s": first_step("a"), "second_run_s": first_step("b")}

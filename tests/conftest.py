@@ -1,0 +1,64 @@
+"""Shared by all tests: compiled programs are cached, virtual devices do not starve, and the smallest real run."""
+
+import os
+from pathlib import Path
+
+CACHE = Path("~/.cache/sdit_jax/tests").expanduser()
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("NPROC", "16")  # At least twice the virtual devices, or their collectives can hang on two cores.
+
+import importlib.util  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+from types import SimpleNamespace  # noqa: E402
+
+import pytest  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+# The digits recipe at its smallest, with a constant learning rate so that the duration can change between runs.
+SMALL = {
+    "model.width": 8, "optimizer.schedule": "constant", "optimizer.warmup": "0 steps", "ema.half_life": 100.0,
+    "duration": "4 steps", "log.every": "1 steps", "checkpoint.every": "2 steps", "checkpoint.keep": 3, "samples.steps": 1,
+}  # fmt: skip
+
+
+def _config(**changes):
+    """The small configuration; fields of groups with two underscores, as in optimizer__learning_rate=1."""
+    file = importlib.util.spec_from_file_location("digits", ROOT / "configs" / "digits.py")
+    module = importlib.util.module_from_spec(file)
+    file.loader.exec_module(module)
+    config = module.get_config("tiny")
+    config.update_from_flattened_dict(SMALL | {name.replace("__", "."): value for name, value in changes.items()})
+    return config
+
+
+def _command(verb, *flags):
+    """`python -m sdit_jax.VERB FLAGS`, the training command with the small configuration."""
+    if verb == "train":
+        flags = ("--config=configs/digits.py:tiny", *(f"--config.{name}={value}" for name, value in SMALL.items()), *flags)
+    return [sys.executable, "-m", f"sdit_jax.{verb}", *map(str, flags)]
+
+
+def _run(verb, *flags, **environment):
+    """Runs a command in the repository's root; the result holds returncode, stdout and stderr."""
+    environment = os.environ | environment
+    return subprocess.run(
+        _command(verb, *flags), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="session")
+def small():
+    """The smallest real run: small.config(**changes), small.command(verb, *flags), small.run(verb, *flags)."""
+    return SimpleNamespace(config=_config, command=_command, run=_run, root=ROOT)
+
+
+@pytest.fixture(scope="session")
+def trained(small, tmp_path_factory):
+    """A finished run of 4 steps: trained.workdir, trained.state, trained.config."""
+    from sdit_jax.training.loop import train_and_evaluate
+
+    workdir = tmp_path_factory.mktemp("trained")
+    config = small.config()
+    return SimpleNamespace(workdir=workdir, config=config, state=train_and_evaluate(config, workdir))

@@ -1,0 +1,151 @@
+"""The neuron against PAPER's table and a plain float64 loop, with gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sdit_jax.ops import lif
+
+# Constant current X, T = 4: rate, and d rate / dX with the reset in the gradient and without (PAPER section 4).
+TABLE = [
+    (-1.0, 0, 0.023914, 0.023679),
+    (0.5, 0, 0.166104, 0.172670),
+    (1.05, 0, 0.452690, 0.607616),
+    (1.1, 0.25, 0.459722, 0.633560),
+    (1.5, 0.5, 0.363564, 0.479518),
+    (2.1, 1.0, 0.348092, 0.487960),
+    (3.0, 1.0, 0.123816, 0.144200),
+]
+VARIANTS = {
+    "release": {},
+    "soft": {"v_reset": None},
+    "soft_detached": {"v_reset": None, "detach_reset": True},
+    "detached": {"detach_reset": True},
+    "other_rest": {"v_reset": -0.3, "tau": 3.0},
+    "undecayed_input": {"decay_input": False, "v_threshold": 0.8},
+    "undecayed_input_soft": {"decay_input": False, "v_reset": None, "tau": 1.5},
+    "undecayed_input_other_rest": {"decay_input": False, "v_reset": 0.2},
+    "leakless": {"tau": 1.0},
+    "steep": {"surrogate_slope": 5.0},
+}
+
+
+def loop(currents, v, *, tau=2.0, v_threshold=1.0, v_reset=0.0, decay_input=True, detach_reset=False, surrogate_slope=2.0):
+    """The definition step by step; d spike / dh comes from the integral of the surrogate, as a straight-through estimate."""
+    rest = 0.0 if v_reset is None else v_reset
+    spikes = []
+    for x in currents:
+        h = v - (v - rest) / tau + (x / tau if decay_input else x)
+        smooth = jnp.arctan(jnp.pi / 2 * surrogate_slope * (h - v_threshold)) / jnp.pi
+        s = jnp.where(h >= v_threshold, 1.0, 0.0) + (smooth - jax.lax.stop_gradient(smooth))
+        spikes.append(s)
+        r = jax.lax.stop_gradient(s) if detach_reset else s
+        v = h - r * v_threshold if v_reset is None else h - r * (h - v_reset)
+    return jnp.stack(spikes), v
+
+
+@pytest.mark.parametrize("X, rate, slope, detached_slope", TABLE)
+def test_rates_and_gradients_are_those_of_the_paper(X, rate, slope, detached_slope):
+    for detach, expected in ((False, slope), (True, detached_slope)):
+        found = jax.value_and_grad(lambda x: lif(jnp.broadcast_to(x, (4,)), detach_reset=detach)[0].mean())(X)  # noqa: B023
+        assert found[0] == rate
+        assert float(found[1]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_rate_is_the_staircase_of_the_paper():
+    X = jnp.arange(-3, 4, 1e-3) + 3e-4
+    expected = np.select([X < 16 / 15, X < 4 / 3, X < 2], [0, 0.25, 0.5], 1.0)
+    np.testing.assert_array_equal(lif(jnp.broadcast_to(X, (4, *X.shape)))[0].mean(0), expected)
+
+
+def test_a_membrane_exactly_at_threshold_fires():
+    spikes, v = lif(jnp.array([[2.0, 1.9999]]))
+    np.testing.assert_array_equal(spikes, [[1, 0]])
+    assert v[0] == 0 and v[1] > 0.99
+
+
+@pytest.mark.parametrize("variant, T", [("release", 1), ("release", 4), *((variant, 9) for variant in VARIANTS)])
+def test_spikes_membrane_and_gradients_equal_the_loop(variant, T):
+    options = VARIANTS[variant]
+    rng = np.random.default_rng(T)
+    with jax.enable_x64(True):
+        currents, v = jnp.asarray(rng.normal(0.8, 1.5, (T, 256))), jnp.asarray(rng.normal(0, 0.7, 256))
+        cotangents = jnp.asarray(rng.normal(size=(T, 256))), jnp.asarray(rng.normal(size=256))
+
+        ours = jax.jit(lambda x, v: lif(x, v_init=v, **options))
+        (spikes, membrane), pull = jax.vjp(ours, currents, v)
+        (expected_spikes, expected_membrane), expected_pull = jax.vjp(lambda x, v: loop(x, v, **options), currents, v)
+        np.testing.assert_array_equal(spikes, expected_spikes)
+        np.testing.assert_allclose(membrane, expected_membrane, atol=1e-12)
+        assert 0.02 < spikes.mean() < 0.98
+        for gradient, expected in zip(pull(cotangents), expected_pull(cotangents), strict=True):
+            np.testing.assert_allclose(gradient, expected, atol=1e-11)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_neurons_start_at_rest(variant):
+    rest = VARIANTS[variant].get("v_reset", 0.0) or 0.0
+    currents = jax.random.normal(jax.random.key(0), (3, 64)) * 1.5 + 0.8
+    spikes, v = lif(currents, **VARIANTS[variant])
+    expected_spikes, expected_v = loop(currents, rest, **VARIANTS[variant])
+    np.testing.assert_array_equal(spikes, expected_spikes)
+    np.testing.assert_allclose(v, expected_v, atol=1e-6)
+
+
+@pytest.mark.parametrize("v_reset", [0.0, None])
+def test_a_learned_threshold_has_the_gradient_of_the_loop(v_reset):
+    with jax.enable_x64(True):
+        currents = jnp.asarray(np.random.default_rng(0).normal(1, 1.5, (5, 32)))
+        threshold = jnp.linspace(0.5, 1.5, 32)
+
+        def total(neuron, threshold):
+            spikes, v = neuron(threshold)
+            return (spikes * jnp.arange(5.0)[:, None]).sum() + (v**2).sum()
+
+        ours = jax.grad(lambda c: total(lambda c: lif(currents, v_threshold=c, v_reset=v_reset), c))(threshold)
+        plain = jax.grad(lambda c: total(lambda c: loop(currents, 0.0, v_threshold=c, v_reset=v_reset), c))(threshold)
+        np.testing.assert_allclose(ours, plain, atol=1e-11)
+
+
+def test_the_reset_passes_no_gradient_where_it_is_detached():
+    """The membrane after a hard reset is a constant 0; only the surrogate of the reset itself sees the current."""
+    membrane = lambda x, detach: lif(x[None], detach_reset=detach)[1]  # noqa: E731
+    assert jax.grad(membrane)(jnp.float32(2.4), True) == 0
+    assert jax.grad(membrane)(jnp.float32(2.4), False) == pytest.approx(-0.5 * 1.2 / (1 + (np.pi * 0.2) ** 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_passes_joined_by_the_membrane_equal_one(variant):
+    options = VARIANTS[variant]
+    currents = jax.random.normal(jax.random.key(0), (10, 64)) * 1.5 + 0.8
+    run = jax.jit(lambda currents, v: lif(currents, v_init=v, **options))
+    v_0 = jnp.full(64, 0.1)
+    whole, v_whole = run(currents, v_0)
+    first, v = run(currents[:3], v_0)
+    second, v_split = run(currents[3:], v)
+    np.testing.assert_array_equal(jnp.concatenate([first, second]), whole)
+    np.testing.assert_allclose(v_split, v_whole, atol=1e-6)
+
+
+def test_bfloat16_currents_give_bfloat16_spikes_and_a_float32_membrane():
+    currents = (jax.random.normal(jax.random.key(1), (12, 256)) * 1.5 + 0.8).astype(jnp.bfloat16)
+    spikes, v = lif(currents, tau=3.0)
+    expected_spikes, expected_v = lif(currents.astype(jnp.float32), tau=3.0)
+    assert spikes.dtype == jnp.bfloat16 and v.dtype == jnp.float32
+    np.testing.assert_array_equal(spikes.astype(jnp.float32), expected_spikes)
+    np.testing.assert_allclose(v, expected_v, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "currents, options, message",
+    [
+        (jnp.ones((4, 2)), {"tau": 0.5}, "tau.*0.5"),
+        (jnp.float32(1), {}, "step"),
+        (jnp.ones((0, 2)), {}, r"\(0, 2\)"),
+        (jnp.ones((4, 2)), {"surrogate": "arctan"}, "arctan"),
+    ],
+)
+def test_wrong_arguments_are_refused(currents, options, message):
+    with pytest.raises(ValueError, match=message):
+        lif(currents, **options)

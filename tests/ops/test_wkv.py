@@ -1,0 +1,180 @@
+"""WKV, in all its implementations, against the quadratic definition in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sdit_jax.ops import WKVState, wkv
+from sdit_jax.ops.wkv import IMPLEMENTATIONS
+
+NAMES = [name for name in IMPLEMENTATIONS if name != "auto"]
+B, C = 2, 3
+
+
+def direct(w, u, k, v, mean=None, log_mass=None, bidirectional=False):
+    """PAPER section 4 as written: softmax over all tokens i, log weight k_i - (|t-i|-1) w, or u + k_t for i = t.
+
+    The past is one more token of value `mean` and log weight `log_mass` - t w. Returns y and the state after the last token.
+    """
+    L = k.shape[1]
+    gap = jnp.arange(L)[:, None] - jnp.arange(L)
+    log_weight = k[:, None] - (jnp.abs(gap)[..., None] - 1) * w
+    log_weight = jnp.where((gap == 0)[..., None], u + k[:, None], log_weight)
+    if not bidirectional:
+        log_weight = jnp.where((gap >= 0)[..., None], log_weight, -jnp.inf)
+    last, values = k - jnp.arange(L)[::-1, None] * w, v
+    if mean is not None:
+        past = log_mass[:, None] - jnp.arange(L + 1)[:, None] * w
+        log_weight = jnp.concatenate([past[:, :-1, None], log_weight], 2)
+        last, values = jnp.concatenate([past[:, -1:], last], 1), jnp.concatenate([mean[:, None], v], 1)
+    y = jnp.einsum("btic,bic->btc", jax.nn.softmax(log_weight, 2), values)
+    if bidirectional:
+        return (y,)
+    return y, (jax.nn.softmax(last, 1) * values).sum(1), jax.nn.logsumexp(last, 1)
+
+
+def ours(implementation, w, u, k, v, *state, bidirectional=False):
+    start = WKVState(*state) if state else None
+    y, last = wkv(w, u, k, v, state=start, bidirectional=bidirectional, implementation=implementation)
+    return (y,) if last is None else (y, *last)
+
+
+def inputs(L, with_state, seed=0):
+    rng = np.random.default_rng(seed)
+    arrays = [np.exp(rng.normal(-1, 1, C)), rng.normal(size=C), *rng.normal(size=(2, B, L, C))]
+    arrays += list(rng.normal(size=(2, B, C))) if with_state else []
+    return [a.astype(np.float32) for a in arrays]
+
+
+def pulled(function, arrays, cotangents):
+    """Outputs of a function, then gradients of all its arrays: every output has a cotangent."""
+
+    @jax.jit
+    def both(arrays, cotangents):
+        outputs, pull = jax.vjp(function, *arrays)
+        return *outputs, *pull(tuple(cotangents[: len(outputs)]))
+
+    return both(arrays, cotangents)
+
+
+def pulled_in_float64(arrays, cotangents, **options):
+    with jax.enable_x64(True):
+        wide = lambda xs: [jnp.asarray(np.asarray(x), jnp.float64) for x in xs]  # noqa: E731
+        return [np.asarray(x) for x in pulled(lambda *a: direct(*a, **options), wide(arrays), wide(cotangents))]
+
+
+def cotangents_for(L, seed=1):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=shape).astype(np.float32) for shape in ((B, L, C), (B, C), (B, C))]
+
+
+def assert_close(found, expected, tolerance):
+    """All finite, and every array as a whole within a relative error."""
+    assert len(found) == len(expected)
+    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        assert np.isfinite(a).all(), f"array {i}"
+        assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b) + 1e-30, f"array {i}"
+
+
+@pytest.mark.parametrize("L, with_state", [(1, False), (64, False), (1, True), (7, True), (64, True), (257, True)])
+def test_implementations_agree_with_the_definition_and_each_other(L, with_state):
+    """Outputs, both parts of the state, and the gradients of w, u, k, v and the initial state."""
+    arrays, cotangents = inputs(L, with_state), cotangents_for(L)
+    results = {name: pulled(lambda *a, n=name: ours(n, *a), arrays, cotangents) for name in NAMES}
+    expected = pulled_in_float64(arrays, cotangents)
+    for name in NAMES:
+        assert_close(results[name], expected, 1e-5)
+        assert_close(results[name], results["sequential"], 1e-5)
+
+
+@pytest.mark.parametrize("L", [1, 7, 64])
+@pytest.mark.parametrize("name", NAMES)
+def test_bidirectional_equals_the_definition(name, L):
+    arrays, cotangents = inputs(L, with_state=False), cotangents_for(L)
+    found = pulled(lambda *a: ours(name, *a, bidirectional=True), arrays, cotangents)
+    assert_close(found, pulled_in_float64(arrays, cotangents, bidirectional=True), 1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_passes_joined_by_the_state_equal_one(name):
+    L, cut = 23, 9
+
+    def in_two(w, u, k, v, *state):
+        y1, *state = ours(name, w, u, k[:, :cut], v[:, :cut], *state)
+        y2, *state = ours(name, w, u, k[:, cut:], v[:, cut:], *state)
+        return jnp.concatenate([y1, y2], 1), *state
+
+    arrays, cotangents = inputs(L, with_state=True), cotangents_for(L)
+    assert_close(pulled(in_two, arrays, cotangents), pulled(lambda *a: ours(name, *a), arrays, cotangents), 1e-5)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_huge_keys_are_safe_and_right(name, bidirectional):
+    arrays, cotangents = inputs(33, with_state=not bidirectional), cotangents_for(33)
+    arrays[2] = np.random.default_rng(3).choice(np.float32([-1e4, 1e4, 0]), arrays[2].shape)
+    found = pulled(lambda *a: ours(name, *a, bidirectional=bidirectional), arrays, cotangents)
+    expected = pulled_in_float64(arrays, cotangents, bidirectional=bidirectional)
+    assert_close(found, expected, 2e-3)  # Float32 keeps the log of a mass of exp(1e4) to 1e-3.
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_single_token_without_a_past_is_its_value(name):
+    w, u, k, v = inputs(1, with_state=False)
+    y, mean, log_mass = jax.jit(lambda *a: ours(name, *a))(w, u, k, v)
+    np.testing.assert_array_equal(y, v)
+    np.testing.assert_array_equal(mean, v[:, 0])
+    np.testing.assert_array_equal(log_mass, k[:, 0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_is_computed_in_float32(name):
+    arrays = [jnp.asarray(a, jnp.bfloat16) for a in inputs(17, with_state=False)]
+    wide = [a.astype(jnp.float32) for a in arrays]
+    dtypes = [jnp.bfloat16, jnp.float32, jnp.float32]  # y, the state.
+    cotangents = [jnp.asarray(c, jnp.bfloat16).astype(dtype) for c, dtype in zip(cotangents_for(17), dtypes, strict=True)]
+    y, *state_and_gradients = pulled(lambda *a: ours(name, *a), arrays, cotangents)
+    expected_y, *expected = pulled(lambda *a: ours(name, *a), wide, [c.astype(jnp.float32) for c in cotangents])
+    assert [a.dtype for a in (y, *state_and_gradients)] == dtypes + 4 * [jnp.bfloat16]
+    np.testing.assert_array_equal(y, expected_y.astype(jnp.bfloat16))
+    assert_close(state_and_gradients[:2], expected[:2], 1e-6)
+    assert_close(state_and_gradients[2:], expected[2:], 3e-3)  # The gradients themselves are rounded to bfloat16.
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_gradient_keeps_as_much_whatever_the_implementation_and_linear_in_length(bidirectional):
+    def kept(name, L):
+        arrays = inputs(L, with_state=False)
+        pull = jax.eval_shape(lambda *a: jax.vjp(lambda *b: ours(name, *b, bidirectional=bidirectional), *a)[1], *arrays)
+        leaves = jax.tree.leaves(pull)
+        return len(leaves), sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+    count, size = kept("sequential", 64)
+    for name in NAMES:
+        assert kept(name, 64) == (count, size)
+        assert kept(name, 128)[0] == count and kept(name, 128)[1] <= 2 * size
+    assert size < (17 if bidirectional else 8) * 4 * B * 64 * C  # Fewer than 8 arrays of (B, L, C), 17 in two directions.
+
+
+def test_auto_is_one_of_the_implementations():
+    arrays = inputs(7, with_state=False)
+    assert_close(ours("auto", *arrays), ours("sequential", *arrays), 1e-5)
+
+
+@pytest.mark.parametrize(
+    "change, options, message",
+    [
+        ({}, {"implementation": "cuda"}, "cuda.*sequential"),
+        ({"w": np.ones(4, np.float32)}, {}, r"w \(4,\)"),
+        ({"u": np.ones((1, 3), np.float32)}, {}, r"u \(1, 3\)"),
+        ({"v": np.ones((B, 6, C), np.float32)}, {}, r"v \(2, 6, 3\)"),
+        ({"k": np.ones((B, 0, C), np.float32), "v": np.ones((B, 0, C), np.float32)}, {}, "L >= 1"),
+        ({}, {"bidirectional": True, "state": WKVState(jnp.zeros((B, C)), jnp.zeros((B, C)))}, "state"),
+    ],
+)
+def test_wrong_arguments_are_refused(change, options, message):
+    arrays = dict(zip("wukv", inputs(7, with_state=False), strict=True)) | change
+    with pytest.raises(ValueError, match=message):
+        wkv(*arrays.values(), **options)

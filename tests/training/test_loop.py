@@ -1,0 +1,155 @@
+"""Training: stop and go on to the bit, survive kill -9 and SIGTERM, refuse to save what is not finite."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from sdit_jax.config import InputError
+from sdit_jax.training.checkpoint import Checkpoints
+from sdit_jax.training.loop import TrainingFailed, train_and_evaluate
+from sdit_jax.training.plan import make_plan
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorBoard warn of their own affairs.
+
+
+def assert_equal(a, b):
+    leaves = zip(jax.tree_util.tree_leaves_with_path(a), jax.tree_util.tree_leaves_with_path(b), strict=True)
+    for (path, x), (_, y) in leaves:
+        np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
+
+
+def restored(config, workdir):
+    with Checkpoints(workdir) as checkpoints:
+        return checkpoints.restore(like=make_plan(config).new_state())
+
+
+def metrics(workdir):
+    path = workdir / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for(condition, process, seconds=240):
+    """Polls until the condition holds; fails if the process ends first."""
+    for _ in range(seconds * 20):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("timed out")
+
+
+def test_two_steps_and_two_more_equal_four_to_the_bit(small, trained, tmp_path):
+    train_and_evaluate(small.config(duration="2 steps"), tmp_path)
+    state = train_and_evaluate(small.config(), tmp_path)
+    assert_equal(state, trained.state)
+    assert_equal(restored(trained.config, tmp_path), trained.state)
+    drop = ("images_per_second",)
+    kept = [{k: v for k, v in line.items() if k not in drop} for line in metrics(tmp_path)]
+    assert kept == [{k: v for k, v in line.items() if k not in drop} for line in metrics(trained.workdir)]
+
+
+def test_kill_9_loses_at_most_the_steps_since_the_last_checkpoint(small, tmp_path):
+    workdir = tmp_path / "run"
+    command = small.command("train", f"--workdir={workdir}", "--config.duration=100000 steps")
+    process = subprocess.Popen(command, cwd=small.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: metrics_steps(workdir) >= 7, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with Checkpoints(workdir) as checkpoints:
+        kept = checkpoints.newest()
+    assert kept is not None and kept >= 2
+
+    goal = kept + 3
+    done = small.run("train", f"--workdir={workdir}", f"--config.duration={goal} steps")
+    assert done.returncode == 0, done.stderr
+    assert f"starting at step {kept}" in done.stderr
+    config = small.config(duration=f"{goal} steps")
+    assert_equal(restored(config, workdir), train_and_evaluate(config, tmp_path / "straight"))
+    assert [line["step"] for line in metrics(workdir)] == list(range(1, goal + 1))
+
+
+def metrics_steps(workdir):
+    """Steps logged so far, of a file that is being written."""
+    path = workdir / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def test_sigterm_saves_and_exits_0(small, tmp_path):
+    flags = (f"--workdir={tmp_path}", "--config.duration=100000 steps", "--config.checkpoint.every=never")
+    process = subprocess.Popen(
+        small.command("train", *flags), cwd=small.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: metrics_steps(tmp_path) >= 3, process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.newest() == metrics_steps(tmp_path)
+    assert "same command goes on" in errors and "Traceback" not in errors
+
+
+def test_eight_devices_train_as_one_does(small, trained, tmp_path):
+    flags = "--xla_force_host_platform_device_count=8"
+    done = small.run("train", f"--workdir={tmp_path}", XLA_FLAGS=flags, NPROC="16")
+    assert done.returncode == 0, done.stderr
+    assert "8 devices" in done.stderr
+    with Checkpoints(tmp_path) as checkpoints:
+        for which, here in (("params", trained.state.params), ("ema", trained.state.ema)):
+            step, weights = checkpoints.restore_weights(which, here)
+            assert step == 4
+            jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), weights, here)
+    for one, eight in zip(metrics(trained.workdir), metrics(tmp_path), strict=True):
+        np.testing.assert_allclose(one["loss"], eight["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("rate", "names"), [(1e38, "parameter"), (1e15, "loss term 'mse'")])
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(small, trained, tmp_path, rate, names):
+    shutil.copytree(trained.workdir, tmp_path, dirs_exist_ok=True)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    saved["optimizer"]["learning_rate"] = rate
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    config = small.config(duration="8 steps", checkpoint__every="1 steps", optimizer__learning_rate=rate)
+    with pytest.raises(TrainingFailed, match=f"step .*{names}.*last good checkpoint is step") as failure:
+        train_and_evaluate(config, tmp_path)
+    last_good = int(str(failure.value).split("last good checkpoint is step ")[1].split()[0])
+    state = restored(config, tmp_path)
+    assert int(state.step) == last_good
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_the_run_folder_holds_all_that_sampling_needs_and_the_grids(trained):
+    assert json.loads((trained.workdir / "config.json").read_text()) == trained.config.to_dict()
+    assert (trained.workdir / "samples" / "00000004.png").is_file()
+    last = metrics(trained.workdir)[-1]
+    rates = {name: value for name, value in last.items() if name.startswith("firing_rate/")}
+    assert len(rates) == 6 and all(0 < value < 1 for value in rates.values())
+    assert "firing_rate/out_blocks.0.channel_neurons" in rates
+
+
+def test_a_finished_run_is_left_alone(small, trained, caplog):
+    before = {path: path.stat().st_mtime_ns for path in trained.workdir.rglob("*") if path.name != "config.json"}
+    caplog.set_level("INFO")
+    assert_equal(train_and_evaluate(trained.config, trained.workdir), trained.state)
+    assert "nothing to do" in caplog.text
+    assert before == {path: path.stat().st_mtime_ns for path in trained.workdir.rglob("*") if path.name != "config.json"}
+
+
+def test_another_configuration_in_the_same_folder_is_refused(small, trained):
+    before = (trained.workdir / "config.json").read_bytes()
+    with pytest.raises(InputError, match="config.model.timesteps: found 8, the run in .* has 4"):
+        train_and_evaluate(small.config(model__timesteps=8), trained.workdir)
+    assert (trained.workdir / "config.json").read_bytes() == before
+
+
+def test_a_dry_run_says_what_it_would_do_and_writes_nothing(small, tmp_path, capsys):
+    assert train_and_evaluate(small.config(), tmp_path / "run", dry_run=True) is None
+    printed = capsys.readouterr().out
+    assert "4 steps" in printed and "time_mix/key/kernel" in printed and "timesteps: 4" in printed
+    assert os.listdir(tmp_path) == []

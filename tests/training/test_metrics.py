@@ -1,0 +1,46 @@
+"""metrics.jsonl and TensorBoard events of a run folder."""
+
+import json
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from sdit_jax.training.metrics import MetricWriter
+
+
+def steps(workdir):
+    return [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_scalars_are_one_json_line_per_step(tmp_path):
+    writer = MetricWriter(tmp_path, 0)
+    writer.write_scalars(3, {"loss": np.float32(0.5), "firing_rate/mid_block.time_neurons": 0.25})
+    writer.close()
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert line == {"step": 3, "loss": 0.5, "firing_rate/mid_block.time_neurons": 0.25}
+
+
+def test_reopening_drops_what_was_not_saved_and_what_was_cut_short(tmp_path):
+    writer = MetricWriter(tmp_path, 0)
+    for step in (1, 2, 3):
+        writer.write_scalars(step, {"loss": 1.0})
+    writer.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    writer = MetricWriter(tmp_path, 2)
+    writer.write_scalars(3, {"loss": 2.0})
+    writer.close()
+    assert steps(tmp_path) == [1, 2, 3]
+
+
+def test_everything_reaches_tensorboard(tmp_path):
+    writer = MetricWriter(tmp_path, 0)
+    assert isinstance(writer.events, SummaryWriter)
+    writer.write_scalars(1, {"loss": 1.0})
+    writer.write_images(1, {"samples": np.zeros((4, 4, 3), np.uint8)})
+    writer.write_histograms(1, {"weights": np.arange(10.0)})
+    writer.write_hparams({"seed": 0})
+    writer.flush()
+    writer.close()
+    written = b"".join(path.read_bytes() for path in tmp_path.glob("events.*"))
+    assert all(tag in written for tag in (b"loss", b"samples", b"weights", b"seed"))

@@ -1,0 +1,67 @@
+"""AdamW and its schedule against their definitions in float64."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sdit_jax.config import InputError, default_config
+from sdit_jax.training import optimizer
+
+
+def fields(**changes):
+    config = default_config({}).optimizer
+    config.update(changes)
+    return config
+
+
+def test_adamw_is_decoupled_weight_decay_with_bias_correction():
+    config = fields(learning_rate=0.1, weight_decay=0.05)
+    tx = optimizer.adamw(config, optimizer.learning_rate(config, 100, 0))
+    rng = np.random.default_rng(0)
+    p = rng.normal(size=5)
+    params, state = jnp.asarray(p, jnp.float32), tx.init(jnp.asarray(p, jnp.float32))
+    m = v = np.zeros(5)
+    for step in range(1, 6):
+        g = rng.normal(size=5)
+        updates, state = tx.update(jnp.asarray(g, jnp.float32), state, params)
+        params = optax.apply_updates(params, updates)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        p = p - 0.1 * (m / (1 - 0.9**step) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8) + 0.05 * p)
+    np.testing.assert_allclose(params, p, rtol=2e-5)
+
+
+def test_clipping_bounds_the_global_norm():
+    config = fields(clip_norm=0.5)
+    tx = optimizer.adamw(config, lambda _: 1.0)
+    grads = {"a": jnp.array([30.0]), "b": jnp.array([40.0])}
+    _, state = tx.update(grads, tx.init(grads), grads)
+    first_moment = state[1][0].mu
+    np.testing.assert_allclose([first_moment["a"][0], first_moment["b"][0]], [0.1 * 0.3, 0.1 * 0.4], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [0, 0.5, 1, 1, 1]), ("linear", [0, 0.5, 1, 0.6, 0.2]), ("cosine", [0, 0.5, 1, 0.6, 0.2])],
+)
+def test_learning_rate_warms_up_and_decays(schedule, expected):
+    rate = optimizer.learning_rate(fields(learning_rate=1.0, schedule=schedule, final_fraction=0.2), 100, 20)
+    np.testing.assert_allclose([rate(step) for step in (0, 10, 20, 60, 100)], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "warmup", "names"),
+    [
+        ({"schedule": "step"}, 0, "optimizer.schedule"),
+        ({"final_fraction": 2.0}, 0, "optimizer.final_fraction"),
+        ({}, 100, "optimizer.warmup"),
+    ],
+)
+def test_mistakes_name_the_field(changes, warmup, names):
+    with pytest.raises(InputError, match=names):
+        optimizer.learning_rate(fields(**changes), 100, warmup)
+
+
+def test_momentum_outside_its_range_is_refused():
+    with pytest.raises(InputError, match="optimizer.b2"):
+        optimizer.adamw(fields(b2=1.0), lambda _: 1.0)
