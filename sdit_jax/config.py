@@ -36,6 +36,7 @@ def default_config(model: Mapping) -> ml_collections.ConfigDict:
     config.diffusion = ml_collections.ConfigDict()
     config.diffusion.schedule = "linear"  # One of diffusion.schedule.SCHEDULES.
     config.diffusion.timesteps = 1000
+    config.diffusion.clip_x0 = False  # Whether samplers clip predicted images to [-1, 1]; the cosine schedule needs it.
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.learning_rate = 1e-4

@@ -54,7 +54,9 @@ def main() -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out: {out} cannot be written ({error.strerror})") from None
-    sampler = make_sampler(model, schedule, method=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value)
+    sampler = make_sampler(
+        model, schedule, method=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, clip_x0=run.diffusion.clip_x0
+    )
     made = generate(
         sampler, weights, labels, seed=SEED.value, batch_size=BATCH_SIZE.value,
         progress=lambda batches: tqdm(batches, unit=" batches"),

@@ -71,7 +71,9 @@ def bench_sample(runs: int = 3, n: int = 80, steps: int = 50) -> dict:
     """Images per second of a whole ddim trajectory of the quickstart's network."""
     model = build(preset("digits"))
     params = jax.jit(lambda: initial_params(model, 0))()
-    sampler = make_sampler(model, make_schedule(default_config(preset("digits")).diffusion), method="ddim", steps=steps)
+    sampler = make_sampler(
+        model, make_schedule(default_config(preset("digits")).diffusion), method="ddim", steps=steps, guidance=1.0, clip_x0=True
+    )
     labels = jnp.asarray(example_labels(n, model.num_classes))
     keys = [(params, labels, jax.random.key(i)) for i in range(3)]
     timed = seconds(lambda *a: sampler(*a, batch=n), rotating(*keys), runs, warmup=1)

@@ -25,6 +25,12 @@ def predicted_x0(schedule: Schedule, x_t: jax.Array, index, noise: jax.Array) ->
     return at(np.sqrt(1 / bar), index, x_t) * x_t - at(np.sqrt(1 / bar - 1), index, x_t) * noise
 
 
+def implied_noise(schedule: Schedule, x_t: jax.Array, index, x_0: jax.Array) -> jax.Array:
+    """The noise that a clean image implies: (x_t - sqrt(abar) x_0) / sqrt(1 - abar)."""
+    bar = schedule.alphas_bar
+    return at(1 / np.sqrt(1 - bar), index, x_t) * x_t - at(np.sqrt(bar / (1 - bar)), index, x_t) * x_0
+
+
 def posterior_mean(schedule: Schedule, x_0: jax.Array, x_t: jax.Array, index) -> jax.Array:
     """Mean of x_{t-1} given x_t and x_0."""
     return at(schedule.posterior_mean_x0, index, x_t) * x_0 + at(schedule.posterior_mean_xt, index, x_t) * x_t

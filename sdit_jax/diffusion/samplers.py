@@ -11,13 +11,13 @@ from sdit_jax.diffusion.guidance import Denoise
 from sdit_jax.diffusion.schedule import Schedule
 
 
-def ddpm(schedule: Schedule, x, i, output, key):
+def ddpm(schedule: Schedule, x, i, x_0, noise, v, key):
     """Ancestral sampling: x_{t-1} ~ N(mean(x_0 as predicted, x_t), variance), without noise at the last step.
 
     The variance is the learned one where the network predicts it, else the posterior variance. Source: Ho et al. 2020.
     """
-    noise, v = process.split_prediction(output, x)
-    mean = process.posterior_mean(schedule, process.predicted_x0(schedule, x, i, noise), x, i)
+    del noise
+    mean = process.posterior_mean(schedule, x_0, x, i)
     if v is None:
         log_variance = process.at(schedule.posterior_log_variance, i, x)
     else:
@@ -26,14 +26,12 @@ def ddpm(schedule: Schedule, x, i, output, key):
     return mean + jnp.where(i > 0, jnp.exp(log_variance / 2), 0) * fresh
 
 
-def ddim(schedule: Schedule, x, i, output, key):
+def ddim(schedule: Schedule, x, i, x_0, noise, v, key):
     """The deterministic sampler, x_{t-1} = sqrt(abar_{t-1}) x_0 + sqrt(1 - abar_{t-1}) noise.
 
     Source: Song et al. 2021 (arXiv 2010.02502), eta = 0.
     """
-    del key
-    noise, _ = process.split_prediction(output, x)
-    x_0 = process.predicted_x0(schedule, x, i, noise)
+    del v, key
     bar = schedule.alphas_bar_prev
     return process.at(np.sqrt(bar), i, x) * x_0 + process.at(np.sqrt(1 - bar), i, x) * noise
 
@@ -51,6 +49,7 @@ def sample(
     steps: int | None = None,
     timesteps: Sequence[int] | None = None,
     key: jax.Array | None = None,
+    clip_x0: bool = False,
 ) -> jax.Array:
     """Runs the reverse process from x_T to x_0 as one `jax.lax.scan`.
 
@@ -62,6 +61,8 @@ def sample(
       steps: how many steps, evenly spaced with both ends; None for all.
       timesteps: the steps themselves, descending; override `steps`.
       key: random key, needed by "ddpm".
+      clip_x0: whether predicted clean images are clipped to [-1, 1], and the noise made to agree. The release does not; the
+        cosine schedule needs it, since its first steps multiply every error of the noise by 1 / sqrt(abar) in the thousands.
 
     Raises:
       ValueError: an unknown method, a stochastic method without key, or steps that are not in the schedule or not descending.
@@ -79,8 +80,12 @@ def sample(
     move = SAMPLERS[method]
 
     def step(x, i):
-        output = denoise(x, jnp.full(x.shape[:1], told[i]))
-        return move(respaced, x, i, output, key).astype(x.dtype), None
+        noise, v = process.split_prediction(denoise(x, jnp.full(x.shape[:1], told[i])), x)
+        x_0 = process.predicted_x0(respaced, x, i, noise)
+        if clip_x0:
+            x_0 = jnp.clip(x_0, -1, 1)
+            noise = process.implied_noise(respaced, x, i, x_0)
+        return move(respaced, x, i, x_0, noise, v, key).astype(x.dtype), None
 
     x_0, _ = jax.lax.scan(step, x_T, jnp.arange(len(respaced))[::-1])
     return x_0

@@ -11,8 +11,9 @@ class Spiking(nn.Module):
     """mean over T of LIF(current presented T times): the firing rate of every neuron, a multiple of 1/T in [0, 1].
 
     With `normalized`, the current is first brought to threshold scale, threshold * (gain * LayerNorm(current) + bias) with
-    learned gain (from 1) and bias (from 0) per channel, so that neurons fire from the first training step. Without it (the
-    release) currents start far below threshold and every neuron is silent at first (PAPER section 5).
+    learned gain and bias per channel, both from 1: currents start around the threshold, where surrogate gradients are largest,
+    and a quarter of all steps spike. Without it (the release) currents start far below, and every neuron is silent at first
+    (PAPER section 5).
 
     Sows the mean firing rate as "firing_rate" in the collection "spikes". Source: PAPER section 4.
     """
@@ -29,7 +30,7 @@ class Spiking(nn.Module):
     @nn.compact
     def __call__(self, current_BLC: jax.Array) -> jax.Array:
         if self.normalized:
-            current_BLC = self.threshold * nn.LayerNorm(epsilon=1e-6, name="norm")(current_BLC)
+            current_BLC = self.threshold * nn.LayerNorm(epsilon=1e-6, bias_init=nn.initializers.ones, name="norm")(current_BLC)
         spikes_TBLC, _ = lif(
             jnp.broadcast_to(current_BLC, (self.timesteps, *current_BLC.shape)),
             tau=self.tau,

@@ -1,5 +1,6 @@
 """Floor 2, networks: a model configuration becomes a flax module by `build`."""
 
+import math
 from collections.abc import Mapping
 
 from sdit_jax.config import InputError
@@ -12,6 +13,7 @@ CHOICES = {
     "reset": ("hard", "soft"),
     "surrogate": tuple(DERIVATIVES),
     "gate_init": ("random", "identity"),
+    "smooth_init": ("random", "identity"),
     "wkv": IMPLEMENTATIONS,
 }
 MINIMUM = {
@@ -42,6 +44,8 @@ def build(model_config: Mapping) -> SDiT:
             raise InputError(f"{field}: found {value!r}, must be of type {expected.__name__}")
         if name in CHOICES and value not in CHOICES[name]:
             raise InputError(f"{field}: found {value!r}, allowed are {', '.join(CHOICES[name])}")
+        if expected is float and not math.isfinite(value):
+            raise InputError(f"{field}: found {value}, must be finite")
         if name in MINIMUM and value < MINIMUM[name]:
             raise InputError(f"{field}: found {value}, must be at least {MINIMUM[name]}")
         if name in ("threshold", "surrogate_slope") and value <= 0:

@@ -5,7 +5,7 @@
 | `sdit_mnist` | the release's network for MNIST and Fashion-MNIST | 11,667,259 | 4.05 G |
 | `sdit_cifar10` | the release's network for CIFAR-10 | 36,052,047 | 12.86 G |
 | `sdit_tiny` | the release's architecture, small enough for a minute on a CPU | | |
-| `digits` | beyond the release: neurons that fire from the first step, gates that start at identity, soft reset | | |
+| `digits` | beyond the release, for 8x8 images: see configs/digits.py | | |
 
 `sdit_*` are the release exactly; anything else says what it changes.
 """
@@ -23,12 +23,13 @@ PRESETS = {
     "digits": {
         "image_size": 8,
         "channels": 1,
-        "patch_size": 2,
-        "width": 64,
+        "patch_size": 4,
+        "width": 128,
         "depth": 2,
         "reset": "soft",
         "normalized_currents": True,
         "gate_init": "identity",
+        "smooth_init": "identity",
         "learned_variance": False,
     },
 }

@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 
 from sdit_jax.config import InputError
+from sdit_jax.models import build
 from sdit_jax.models.presets import defaults
 
 # Ours -> the release's, inside one block. Kernels are transposed: flax multiplies from the right.
@@ -70,9 +71,29 @@ def load(path: str | Path) -> tuple[ml_collections.ConfigDict, dict]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: damaged or not a checkpoint ({reason})") from None
     try:
-        return sizes(state), to_params(state)
+        config, params = sizes(state), to_params(state)
+        _check_shapes(config, params)
     except KeyError as error:
         raise InputError(f"{path}: not a checkpoint of the release, {error.args[0]} is missing") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not a checkpoint of the release, its arrays do not fit together ({error})") from None
+    return config, params
+
+
+def _check_shapes(config, params):
+    model = build(config)
+    x = np.zeros((1, model.image_size, model.image_size, model.channels), np.float32)
+    index = np.zeros(1, np.int32)
+    expected = jax.eval_shape(lambda: model.init(jax.random.key(0), x, index, index)["params"])
+    found = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in _leaves(params)}
+    for path, leaf in _leaves(expected):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if found[name].shape != leaf.shape:
+            raise ValueError(f"{name}: found shape {found[name].shape}, expected {leaf.shape}")
+
+
+def _leaves(tree):
+    return jax.tree_util.tree_leaves_with_path(tree)
 
 
 def _read_npz(path):

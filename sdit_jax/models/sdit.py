@@ -20,8 +20,14 @@ def layer_norm(x):
     return nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False)(x)
 
 
-def _symmetric_uniform(bound):
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+def _uniform_bias(key, shape, dtype=jnp.float32):
+    """PyTorch's: +-1/sqrt(fan_in) of the 3x3 kernel that it goes with."""
+    return jax.random.uniform(key, shape, dtype, -1, 1) / (9 * shape[0]) ** 0.5
+
+
+def _delta(key, shape, dtype=jnp.float32):
+    """The 3x3 kernel that passes every channel on."""
+    return jnp.zeros(shape, dtype).at[1, 1].set(jnp.eye(shape[-1], dtype=dtype))
 
 
 class SDiT(nn.Module):
@@ -51,6 +57,7 @@ class SDiT(nn.Module):
 
     reconstruction: bool = True
     gate_init: str = "random"  # "random" or "identity".
+    smooth_init: str = "random"  # The last convolution: "random", or "identity", which starts as if it were not there.
     skips: bool = True
     bidirectional: bool = False
     learned_variance: bool = True
@@ -81,8 +88,8 @@ class SDiT(nn.Module):
         out_channels = self.channels * (2 if self.learned_variance else 1)
         x = nn.Dense(self.patch_size**2 * out_channels, kernel_init=nn.initializers.zeros, name="head")(layer_norm(x))
         x = unpatchify(x[:, 1:], self.patch_size)
-        bound = (9 * out_channels) ** -0.5
-        return nn.Conv(out_channels, (3, 3), kernel_init=UNIFORM, bias_init=_symmetric_uniform(bound), name="smooth")(x)
+        kernel_init, bias_init = (UNIFORM, _uniform_bias) if self.smooth_init == "random" else (_delta, nn.initializers.zeros)
+        return nn.Conv(out_channels, (3, 3), kernel_init=kernel_init, bias_init=bias_init, name="smooth")(x)
 
     def _block_fields(self):
         return {

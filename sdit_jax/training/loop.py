@@ -151,7 +151,14 @@ def _check(step, health, state, checkpoints):
 def _grid_drawer(plan: Plan, workdir: Path):
     """draw(step, state): writes samples/STEP.png, from the averaged weights where there are any; returns the picture."""
     chosen = plan.config.samples
-    sampler = make_sampler(plan.model, plan.schedule, method=chosen.sampler, steps=chosen.steps, guidance=chosen.guidance)
+    sampler = make_sampler(
+        plan.model,
+        plan.schedule,
+        method=chosen.sampler,
+        steps=chosen.steps,
+        guidance=chosen.guidance,
+        clip_x0=plan.config.diffusion.clip_x0,
+    )
     labels = example_labels(chosen.n, plan.model.num_classes)
 
     def draw(step, state):

@@ -13,7 +13,7 @@ from sdit_jax.diffusion.schedule import Schedule
 from sdit_jax.models import SDiT
 
 
-def make_sampler(model: SDiT, schedule: Schedule, *, method: str, steps: int, guidance: float = 1.0) -> Callable:
+def make_sampler(model: SDiT, schedule: Schedule, *, method: str, steps: int, guidance: float, clip_x0: bool) -> Callable:
     """Compiled (params, labels_B or None, key) -> uint8 images (B, H, W, C): a whole trajectory from noise."""
 
     def generate(params, y_B, key, batch: int):
@@ -24,7 +24,7 @@ def make_sampler(model: SDiT, schedule: Schedule, *, method: str, steps: int, gu
             y_B if model.num_classes else None,
             null=model.num_classes, scale=guidance, channels=model.channels,
         )  # fmt: skip
-        return images.to_uint8(sample(denoise, x_T, schedule, method=method, steps=steps, key=key_steps))
+        return images.to_uint8(sample(denoise, x_T, schedule, method=method, steps=steps, key=key_steps, clip_x0=clip_x0))
 
     return jax.jit(generate, static_argnames="batch")
 

@@ -48,7 +48,7 @@ def loop(currents, v, *, tau=2.0, v_threshold=1.0, v_reset=0.0, decay_input=True
 @pytest.mark.parametrize("X, rate, slope, detached_slope", TABLE)
 def test_rates_and_gradients_are_those_of_the_paper(X, rate, slope, detached_slope):
     for detach, expected in ((False, slope), (True, detached_slope)):
-        found = jax.value_and_grad(lambda x: lif(jnp.broadcast_to(x, (4,)), detach_reset=detach)[0].mean())(X)  # noqa: B023
+        found = jax.value_and_grad(lambda x: lif(jnp.broadcast_to(x, (4,)), detach_reset=detach)[0].mean())(X)
         assert found[0] == rate
         assert float(found[1]) == pytest.approx(expected, abs=1e-5)
 
@@ -110,7 +110,7 @@ def test_a_learned_threshold_has_the_gradient_of_the_loop(v_reset):
 
 def test_the_reset_passes_no_gradient_where_it_is_detached():
     """The membrane after a hard reset is a constant 0; only the surrogate of the reset itself sees the current."""
-    membrane = lambda x, detach: lif(x[None], detach_reset=detach)[1]  # noqa: E731
+    membrane = lambda x, detach: lif(x[None], detach_reset=detach)[1]
     assert jax.grad(membrane)(jnp.float32(2.4), True) == 0
     assert jax.grad(membrane)(jnp.float32(2.4), False) == pytest.approx(-0.5 * 1.2 / (1 + (np.pi * 0.2) ** 2), rel=1e-5)
 

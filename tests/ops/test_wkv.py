@@ -60,7 +60,7 @@ def pulled(function, arrays, cotangents):
 
 def pulled_in_float64(arrays, cotangents, **options):
     with jax.enable_x64(True):
-        wide = lambda xs: [jnp.asarray(np.asarray(x), jnp.float64) for x in xs]  # noqa: E731
+        wide = lambda xs: [jnp.asarray(np.asarray(x), jnp.float64) for x in xs]
         return [np.asarray(x) for x in pulled(lambda *a: direct(*a, **options), wide(arrays), wide(cotangents))]
 
 

@@ -1,0 +1,53 @@
+"""Classifier-free guidance against its formula, and what it costs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sdit_jax.diffusion.guidance import guided
+
+NULL, C = 10, 3
+X = jax.random.normal(jax.random.key(0), (4, 2, 2, C))
+T_B = jnp.array([7, 7, 3, 1])
+Y_B = jnp.array([0, 9, 4, 4])
+
+
+def network(channels, calls):
+    """A function of x, t and y in all its channels, that records the labels it is called with."""
+
+    def denoise(x, t, y):
+        calls.append(y)
+        base = jnp.concatenate([x, jnp.cos(x)], -1)[..., :channels]
+        shape = (-1, 1, 1, 1)
+        return base * t.reshape(shape) + (0 if y is None else jnp.sin(y + 1.0).reshape(shape) * jnp.arange(1.0, channels + 1))
+
+    return denoise
+
+
+@pytest.mark.parametrize("channels", [C, 2 * C])
+@pytest.mark.parametrize("scale", [-1.0, 0.5, 1.5, 4.0])
+def test_guidance_extrapolates_from_no_label_to_the_label(scale, channels):
+    calls = []
+    found = guided(network(channels, calls), Y_B, null=NULL, scale=scale, channels=C)(X, T_B)
+    with_label = network(channels, [])(X, T_B, Y_B)
+    without = network(channels, [])(X, T_B, jnp.full(4, NULL))
+    expected = (1 - scale) * without[..., :C] + scale * with_label[..., :C]
+    np.testing.assert_allclose(found[..., :C], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(found[..., C:], with_label[..., C:])  # The variance is the conditional one's.
+    assert len(calls) == 1 and sorted(calls[0].tolist()) == sorted([*Y_B.tolist(), *[NULL] * 4])
+
+
+@pytest.mark.parametrize("scale, labels", [(1, Y_B), (1.0, Y_B), (0, jnp.full(4, NULL)), (0.0, jnp.full(4, NULL))])
+def test_scales_one_and_zero_cost_one_prediction(scale, labels):
+    calls = []
+    found = guided(network(2 * C, calls), Y_B, null=NULL, scale=scale, channels=C)(X, T_B)
+    assert [call.tolist() for call in calls] == [labels.tolist()]
+    np.testing.assert_array_equal(found, network(2 * C, [])(X, T_B, labels))
+
+
+def test_without_labels_there_is_nothing_to_guide():
+    calls = []
+    found = guided(network(C, calls), None, null=0, scale=3.0, channels=C)(X, T_B)
+    assert calls == [None]
+    np.testing.assert_array_equal(found, network(C, [])(X, T_B, None))

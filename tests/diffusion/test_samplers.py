@@ -1,0 +1,204 @@
+"""Samplers on Gaussian data, where the right prediction and the law of every step are known exactly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sdit_jax.diffusion import process, samplers
+from sdit_jax.diffusion.samplers import sample
+from sdit_jax.diffusion.schedule import cosine, linear
+
+MEAN, DEVIATION = 0.4, 0.3
+KEY = jax.random.key(5)
+SCHEDULE = linear(1000)
+BAR = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+
+
+def denoise(x, t_B):
+    """E[noise | x_t] for data N(MEAN, DEVIATION^2)."""
+    bar = jnp.asarray(BAR, jnp.float32)[t_B].reshape(-1, *[1] * (x.ndim - 1))
+    return jnp.sqrt(1 - bar) * (x - jnp.sqrt(bar) * MEAN) / (bar * DEVIATION**2 + 1 - bar)
+
+
+def noise_of(x, bar):
+    return np.sqrt(1 - bar) * (x - np.sqrt(bar) * MEAN) / (bar * DEVIATION**2 + 1 - bar)
+
+
+def ddim_in_float64(x, timesteps):
+    for i, t in enumerate(timesteps):
+        bar, previous = BAR[t], BAR[timesteps[i + 1]] if i + 1 < len(timesteps) else 1.0
+        noise = noise_of(x, bar)
+        x = np.sqrt(previous / bar) * (x - np.sqrt(1 - bar) * noise) + np.sqrt(1 - previous) * noise
+    return x
+
+
+def ddpm_law_in_float64(timesteps):
+    """Mean and variance of x_0: every step is linear in x, so two points tell its slope and offset."""
+    mean, variance = 0.0, 1.0
+    for i, t in enumerate(timesteps):
+        bar, previous = BAR[t], BAR[timesteps[i + 1]] if i + 1 < len(timesteps) else 1.0
+        beta = 1 - bar / previous
+
+        def move(x, bar=bar, previous=previous, beta=beta):
+            x_0 = (x - np.sqrt(1 - bar) * noise_of(x, bar)) / np.sqrt(bar)
+            return (np.sqrt(previous) * beta * x_0 + np.sqrt(1 - beta) * (1 - previous) * x) / (1 - bar)
+
+        slope = move(1.0) - move(0.0)
+        added = beta * (1 - previous) / (1 - bar)
+        mean, variance = move(mean), slope**2 * variance + added
+    return mean, variance
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50, None])
+def test_ddim_is_the_linear_map_of_the_definition(steps):
+    timesteps = np.round(np.linspace(0, 999, steps or 1000)).astype(int)[::-1] if steps != 1 else [999]
+    x_T = np.linspace(-3, 3, 11)[:, None]
+    found = sample(denoise, jnp.asarray(x_T, jnp.float32), SCHEDULE, method="ddim", steps=steps)
+    np.testing.assert_allclose(found, ddim_in_float64(x_T, list(timesteps)), atol=2e-4)
+
+
+def test_ddim_with_all_steps_maps_noise_onto_the_data():
+    """The probability flow carries quantiles: x_T standard deviations from 0 end x_T deviations from the mean."""
+    x_T = jnp.linspace(-3, 3, 11)[:, None]
+    np.testing.assert_allclose(sample(denoise, x_T, SCHEDULE, method="ddim"), MEAN + DEVIATION * x_T, atol=0.01)
+
+
+@pytest.mark.parametrize("steps", [20, 250])
+def test_ddpm_has_the_mean_and_variance_of_its_chain(steps):
+    n = 40_000
+    x_T = jax.random.normal(jax.random.key(0), (n, 1))
+    found = np.asarray(sample(denoise, x_T, SCHEDULE, method="ddpm", steps=steps, key=KEY), np.float64)
+    mean, variance = ddpm_law_in_float64(list(np.round(np.linspace(0, 999, steps)).astype(int)[::-1]))
+    assert found.mean() == pytest.approx(mean, abs=5 * np.sqrt(variance / n))
+    assert found.var() == pytest.approx(variance, rel=5 * np.sqrt(2 / n))
+
+
+def test_ddpm_with_many_steps_has_the_law_of_the_data():
+    mean, variance = ddpm_law_in_float64(list(range(999, -1, -1)))
+    assert mean == pytest.approx(MEAN, abs=0.01) and np.sqrt(variance) == pytest.approx(DEVIATION, rel=0.02)
+
+
+def ddpm_step(x, index, noise, v=None, key=KEY):
+    x_0 = process.predicted_x0(SCHEDULE, x, index, noise)
+    return np.asarray(samplers.ddpm(SCHEDULE, x, index, x_0, noise, v, key), np.float64)
+
+
+@pytest.mark.parametrize("index", [1, 10, 500, 999])
+def test_ddpm_adds_normal_noise_of_the_posterior_or_the_learned_variance(index):
+    x = jnp.full((20_000, 1), 0.8)
+    noise = denoise(x, jnp.full(20_000, index))
+    v = jnp.ones_like(x)
+    fixed, upper, lower = (ddpm_step(x, index, noise, v) for v in (None, v, -v))
+    beta = SCHEDULE.betas[index]
+    posterior = beta * (1 - BAR[index - 1]) / (1 - BAR[index])
+    assert fixed.std() == pytest.approx(np.sqrt(posterior), rel=5 / np.sqrt(2 * len(x)))
+    assert upper.std() / fixed.std() == pytest.approx(np.sqrt(beta / posterior), rel=1e-3)
+    np.testing.assert_allclose(lower, fixed, atol=1e-5)
+
+
+@pytest.mark.parametrize("v", [-1.0, 0.0, 1.0])
+def test_the_last_step_of_ddpm_has_no_noise(v):
+    x = jnp.linspace(-1, 1, 9)[:, None]
+    noise = denoise(x, jnp.zeros(9, int))
+    expected = (np.asarray(x) - np.sqrt(1 - BAR[0]) * np.asarray(noise)) / np.sqrt(BAR[0])
+    for seed in (0, 1):
+        np.testing.assert_allclose(ddpm_step(x, 0, noise, jnp.full_like(x, v), jax.random.key(seed)), expected, atol=1e-5)
+
+
+def test_ddpm_is_a_function_of_its_key_with_fresh_noise_at_every_step():
+    x_T = jnp.zeros((500, 1))
+    draw = lambda seed: sample(denoise, x_T, SCHEDULE, method="ddpm", steps=10, key=jax.random.key(seed)).ravel()
+    np.testing.assert_array_equal(draw(0), draw(0))
+    assert abs(np.corrcoef(draw(0), draw(1))[0, 1]) < 0.25
+    steps = [ddpm_step(x_T, i, x_T).ravel() for i in (500, 501)]
+    assert abs(np.corrcoef(*steps)[0, 1]) < 0.25
+
+
+def told(**options):
+    """The timesteps that a sampler tells the network, in order."""
+    seen = []
+
+    def network(x, t_B):
+        assert t_B.shape == x.shape[:1] and len(set(t_B.tolist())) == 1
+        seen.append(int(t_B[0]))
+        return x
+
+    with jax.disable_jit():
+        sample(network, jnp.ones((2, 3)), options.pop("schedule", SCHEDULE), **options)
+    return seen
+
+
+def test_the_network_is_told_the_steps_of_the_full_schedule():
+    assert told(method="ddim", steps=4) == [999, 666, 333, 0]
+    assert told(method="ddpm", steps=3, key=KEY) == [999, 500, 0]
+    assert told(method="ddim", schedule=cosine(6)) == [5, 4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("method", samplers.SAMPLERS)
+def test_explicit_timesteps_override_steps(method):
+    timesteps = [900, 500, 499, 3]
+    assert told(method=method, timesteps=timesteps, steps=50, key=KEY) == timesteps
+    assert told(method=method, timesteps=np.array(timesteps), key=KEY) == timesteps
+    x_T = jnp.linspace(-2, 2, 5)[:, None]
+    found = sample(denoise, x_T, SCHEDULE, method="ddim", timesteps=timesteps)
+    np.testing.assert_allclose(found, ddim_in_float64(np.asarray(x_T, np.float64), timesteps), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (3, 4, 2), (3, 4, 5, 2)])
+def test_arrays_of_any_shape_are_sampled_elementwise(shape):
+    x_T = jax.random.normal(KEY, shape)
+    found = sample(denoise, x_T, SCHEDULE, method="ddim", steps=9)
+    flat = sample(denoise, x_T.reshape(-1, 1), SCHEDULE, method="ddim", steps=9)
+    np.testing.assert_allclose(found.reshape(-1, 1), flat, atol=1e-6)
+
+
+def test_ddim_ignores_a_learned_variance():
+    x_T = jax.random.normal(KEY, (4, 2))
+    both = lambda x, t_B: jnp.concatenate([denoise(x, t_B), 100 * x], -1)
+    expected = sample(denoise, x_T, SCHEDULE, method="ddim", steps=5)
+    np.testing.assert_allclose(sample(both, x_T, SCHEDULE, method="ddim", steps=5), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", samplers.SAMPLERS)
+def test_a_clipped_clean_image_takes_the_noise_with_it(method):
+    """With x_0 = 1 as the clipped prediction, steps go to the point and noise that agree with it."""
+    x_T = jnp.array([[0.3], [2.0], [-1.5]])
+    far = lambda x, t_B: -5.0 * jnp.ones_like(x)  # Predicts clean images far above 1.
+    found = sample(far, x_T, SCHEDULE, method=method, timesteps=[900, 0], key=KEY, clip_x0=True)
+    np.testing.assert_allclose(found, 1, atol=1e-5)
+    assert jnp.abs(sample(far, x_T, SCHEDULE, method=method, timesteps=[900, 0], key=KEY)).max() > 5
+    if method == "ddim":
+        x, bar, previous = np.asarray(x_T, np.float64), BAR[900], BAR[600]
+        noise = (x - np.sqrt(bar)) / np.sqrt(1 - bar)
+        respaced, x_0 = SCHEDULE.respaced([600, 900]), jnp.ones_like(x_T)
+        moved = samplers.ddim(respaced, x_T, 1, x_0, process.implied_noise(respaced, x_T, 1, x_0), None, None)
+        np.testing.assert_allclose(moved, np.sqrt(previous) + np.sqrt(1 - previous) * noise, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", samplers.SAMPLERS)
+def test_clipping_leaves_images_inside_the_range_alone(method):
+    x_T = jnp.linspace(-1, 1, 5)[:, None]  # Data of N(0.4, 0.3^2) stay inside of [-1, 1] from here.
+    plain, clipped = (
+        sample(denoise, x_T, SCHEDULE, method=method, timesteps=[500, 20, 0], key=KEY, clip_x0=clip) for clip in (False, True)
+    )
+    np.testing.assert_allclose(clipped, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"method": "euler"}, "euler.*ddpm, ddim"),
+        ({"method": "ddpm"}, "ddpm.*key"),
+        ({"method": "ddim", "steps": 0}, "found 0, allowed are 1..1000"),
+        ({"method": "ddim", "steps": 1001}, "found 1001"),
+        ({"method": "ddim", "timesteps": [0, 10, 20]}, "descend"),
+        ({"method": "ddim", "timesteps": [20, 10, 10]}, "distinct"),
+        ({"method": "ddim", "timesteps": [1000, 0]}, "0..999"),
+        ({"method": "ddim", "timesteps": [5, -1]}, "0..999"),
+        ({"method": "ddim", "timesteps": []}, "distinct"),
+    ],
+)
+def test_wrong_arguments_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        sample(denoise, jnp.zeros((2, 1)), SCHEDULE, **options)

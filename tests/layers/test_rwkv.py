@@ -1,0 +1,99 @@
+"""The two mixes against float64, and the initial values of PAPER section 5."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sdit_jax.layers.rwkv import ChannelMix, TimeMix, token_shift
+
+B, L, D = 2, 6, 8
+X = jnp.asarray(np.random.default_rng(0).normal(size=(B, L, D)), jnp.float32)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def float64(tree):
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
+
+
+def shifted(x):
+    return np.concatenate([np.zeros_like(x[:, :1]), x[:, :-1]], 1)
+
+
+def wkv_by_definition(w, u, k, v, bidirectional):
+    y = np.zeros_like(v)
+    for t in range(L):
+        others = [i for i in range(L) if i != t and (bidirectional or i < t)]
+        weights = [np.exp(k[:, i] - (abs(t - i) - 1) * w) for i in others] + [np.exp(u + k[:, t])]
+        y[:, t] = sum(a * v[:, i] for a, i in zip(weights, [*others, t], strict=True)) / sum(weights)
+    return y
+
+
+def perturbed(variables, seed=0):
+    """All parameters moved, so that none is at a special value."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: leaf + jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype), variables)
+
+
+def test_every_token_is_shifted_to_its_successor():
+    np.testing.assert_array_equal(token_shift(X), shifted(np.asarray(X)))
+
+
+@pytest.mark.parametrize("implementation", ["sequential", "associative"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_time_mix_equals_its_definition_in_float64(bidirectional, implementation):
+    module = TimeMix(4, bidirectional, implementation)
+    variables = perturbed(module.init(jax.random.key(0), X, 1))
+    p, x = float64(variables["params"]), np.asarray(X, np.float64)
+    mix = lambda mu: mu * x + (1 - mu) * shifted(x)
+    k, v = mix(p["mu_k"]) @ p["key"]["kernel"], mix(p["mu_v"]) @ p["value"]["kernel"]
+    r = mix(p["mu_r"]) @ p["receptance"]["kernel"]
+    y = wkv_by_definition(np.exp(p["time_decay"]), p["time_first"], k, v, bidirectional)
+    expected = (sigmoid(r) * y) @ p["output"]["kernel"]
+    np.testing.assert_allclose(jax.jit(module.apply)(variables, X, 1), expected, atol=1e-5)
+
+
+def test_channel_mix_equals_its_definition_in_float64():
+    module = ChannelMix(4)
+    variables = perturbed(module.init(jax.random.key(0), X, 1))
+    p, x = float64(variables["params"]), np.asarray(X, np.float64)
+    mix = lambda mu: mu * x + (1 - mu) * shifted(x)
+    inner = np.maximum(mix(p["mu_k"]) @ p["key"]["kernel"], 0) ** 2
+    expected = sigmoid(mix(p["mu_r"]) @ p["receptance"]["kernel"]) * (inner @ p["value"]["kernel"])
+    assert inner.shape[-1] == 4 * D
+    np.testing.assert_allclose(module.apply(variables, X, 1), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth, layer", [(4, 0), (4, 1), (4, 2), (8, 3), (8, 4), (2, 1)])
+def test_decay_bonus_and_mixing_start_at_the_values_of_the_paper(depth, layer):
+    time = TimeMix(depth).init(jax.random.key(0), X, layer)["params"]
+    channel = ChannelMix(depth).init(jax.random.key(0), X, layer)["params"]
+    a, b = layer / (depth - 1), 1 - layer / depth
+    for h in range(D):
+        place = h / D
+        expected = {
+            "time_decay": -5 + 8 * (h / (D - 1)) ** (0.7 + 1.3 * a),
+            "time_first": np.log(0.3) + 0.5 * ((h + 1) % 3 - 1),
+            "mu_k": place**b,
+            "mu_v": place**b + 0.3 * a,
+            "mu_r": place ** (b / 2),
+        }
+        for name, value in expected.items():
+            assert float(time[name][h]) == pytest.approx(value, abs=1e-5), name
+        assert float(channel["mu_k"][h]) == float(channel["mu_r"][h]) == pytest.approx(place**b, abs=1e-6)
+
+
+@pytest.mark.parametrize("module", [TimeMix(4), ChannelMix(4)], ids=["time", "channel"])
+def test_linears_start_uniform_within_one_over_the_root_of_their_inputs(module):
+    params = module.init(jax.random.key(0), jnp.zeros((1, 2, 64)), 0)["params"]
+    linears = {name: leaf for name, leaf in params.items() if isinstance(leaf, dict)}
+    assert len(linears) in (3, 4)
+    for name, linear in linears.items():
+        assert set(linear) == {"kernel"}, name
+        bound = linear["kernel"].shape[0] ** -0.5
+        largest = float(jnp.abs(linear["kernel"]).max())
+        assert 0.99 * bound < largest <= bound, name
+        assert float(linear["kernel"].std()) == pytest.approx(bound / 3**0.5, rel=0.03), name

@@ -1,0 +1,73 @@
+"""From currents to firing rates."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sdit_jax.layers.spiking import Spiking
+
+
+def currents(scale=1.0):
+    return jnp.asarray(np.random.default_rng(0).normal(0, scale, (2, 5, 64)), jnp.float32)
+
+
+def rates(X, T, threshold=1.0, soft=False):
+    """The firing rate of a constant current from its definition, one step at a time."""
+    v, fired = np.zeros(X.shape), np.zeros(X.shape)
+    for _ in range(T):
+        h = v + (X - v) / 2
+        s = h >= threshold
+        fired += s
+        v = h - s * threshold if soft else h * (1 - s)
+    return fired / T
+
+
+@pytest.mark.parametrize("T", [1, 4, 6])
+@pytest.mark.parametrize("fields", [{}, {"reset": "soft"}, {"threshold": 0.5}, {"reset": "soft", "threshold": 2.0}])
+def test_a_current_becomes_the_rate_of_its_neuron(fields, T):
+    X = currents(2)
+    found, sown = Spiking(timesteps=T, **fields).apply({}, X, mutable=["spikes"])
+    expected = rates(np.asarray(X, np.float64), T, fields.get("threshold", 1.0), fields.get("reset") == "soft")
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    (rate,) = jax.tree.leaves(sown)
+    assert float(rate) == pytest.approx(expected.mean(), abs=1e-6) and 0.01 < rate < 0.99
+
+
+def test_the_gradient_of_the_surrogate_arrives_with_its_slope():
+    for slope in (2.0, 5.0):  # One step from rest: h = x / 2.
+        module = Spiking(timesteps=1, surrogate_slope=slope)
+        gradient = jax.grad(lambda x: module.apply({}, x).sum())(jnp.ones((1, 1, 1)))
+        assert float(gradient[0, 0, 0]) == pytest.approx(slope / 4 / (1 + (np.pi / 4 * slope) ** 2), rel=1e-5)
+
+
+def test_the_reset_is_detached_where_asked():
+    for detach, expected in ((False, 0.363564), (True, 0.479518)):  # PAPER section 4.
+        module = Spiking(detach_reset=detach)
+        gradient = jax.grad(lambda x: module.apply({}, x).sum())(jnp.full((1, 1, 1), 1.5))
+        assert float(gradient[0, 0, 0]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_without_normalisation_there_is_nothing_to_learn():
+    assert Spiking().init(jax.random.key(0), currents()).get("params", {}) == {}
+
+
+@pytest.mark.parametrize("threshold", [0.5, 1.0, 3.0])
+def test_normalised_currents_are_brought_to_threshold_scale(threshold):
+    """Rates are those of threshold (gain LN(current) + bias): the scale of the current no longer matters."""
+    module = Spiking(normalized=True, threshold=threshold)
+    gain, bias = np.linspace(0.5, 2, 64), np.linspace(-0.3, 0.8, 64)
+    X = np.asarray(currents(0.06), np.float64)
+    normal = (X - X.mean(-1, keepdims=True)) / np.sqrt(X.var(-1, keepdims=True) + 1e-6)
+    variables = {"params": {"norm": {"scale": jnp.asarray(gain, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}}}
+    expected = rates(threshold * (gain * normal + bias), 4, threshold)
+    np.testing.assert_allclose(module.apply(variables, currents(0.06)), expected, atol=1e-6)
+
+
+def test_normalised_neurons_fire_from_the_start_where_those_of_the_release_are_silent():
+    X = currents(0.06)
+    assert (Spiking().apply({}, X) == 0).all()
+    module = Spiking(normalized=True)
+    rate = module.apply({"params": module.init(jax.random.key(0), X)["params"]}, X)
+    expected = rates(np.random.default_rng(1).normal(size=100_000), 4).mean()  # Of a standard normal current.
+    assert float(rate.mean()) == pytest.approx(expected, abs=0.03) and expected > 0.05

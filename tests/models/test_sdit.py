@@ -1,0 +1,321 @@
+"""The network: its switches, its initial values and its order of blocks. Its numbers are in test_release.py."""
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sdit_jax.config import InputError
+from sdit_jax.layers.embed import TimeEmbed
+from sdit_jax.models import build, release
+from sdit_jax.models.sdit import Block
+
+NPZ = Path(__file__).parents[1] / "reference" / "sdit_release_tiny.npz"
+SMALL = {"image_size": 8, "patch_size": 4, "width": 8, "depth": 2, "normalized_currents": True}
+B = 4
+X = jnp.asarray(np.random.default_rng(0).normal(size=(B, 8, 8, 3)), jnp.float32)
+T_B, Y_B = jnp.array([0, 10, 500, 999]), jnp.array([0, 3, 9, 10])
+
+
+@functools.cache
+def compiled(fields):
+    return jax.jit(build(dict(fields)).apply, static_argnames="train")
+
+
+def run(config, params, x=X, t=T_B, y=Y_B, **options):
+    return compiled(tuple(config.items()))({"params": params}, x, t, y, **options)
+
+
+def initial(config):
+    init = jax.jit(lambda key: build(config).init(key, X, T_B, Y_B)["params"])
+    return init(jax.random.key(0, impl="rbg"))  # A generator that compiles fast.
+
+
+def ordinary(config):
+    """Parameters that are all at ordinary values, none at zero."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: build(config).init(jax.random.key(0), X, T_B, Y_B)["params"])
+    near_one = lambda path: path[-1].key in ("scale", "tokens")
+    draw = lambda path, leaf: np.float32(near_one(path) + 0.4 * rng.normal(size=leaf.shape))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """(config, params) of the release's reference: its neurons fire."""
+    config, params = release.load(NPZ)
+    return config.to_dict(), params
+
+
+@pytest.fixture(scope="module")
+def started():
+    """(config, params) at initialisation, large enough to see distributions."""
+    config = {"image_size": 8, "patch_size": 2, "width": 64, "depth": 8}
+    return config, initial(config)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """(config, params) of the smallest network that fires."""
+    return SMALL, ordinary(SMALL)
+
+
+def test_examples_do_not_see_each_other(small):
+    config, params = small
+    whole = run(config, params)
+    for i in range(B):
+        alone = run(config, params, X[i : i + 1], T_B[i : i + 1], Y_B[i : i + 1])
+        np.testing.assert_allclose(whole[i], alone[0], atol=1e-5)
+    assert all(jnp.abs(whole[i] - whole[j]).max() > 1e-2 for i in range(B) for j in range(i))
+
+
+@pytest.mark.parametrize("change", [{"t": T_B + 1}, {"y": Y_B[::-1]}])
+def test_time_and_label_matter(small, change):
+    config, params = small
+    assert jnp.abs(run(config, params) - run(config, params, **change)).max() > 1e-3
+
+
+def test_training_drops_some_labels_to_the_null_row(small):
+    config, params = small
+    n = 32
+    x, t, y = (jnp.repeat(a[1:2], n, 0) for a in (X, T_B, Y_B))
+    config = config | {"label_dropout": 0.4}
+    found = run(config, params, x, t, y, train=True, rngs={"label_dropout": jax.random.key(0)})
+    kept, null = run(config, params, x[:1], t[:1], y[:1])[0], run(config, params, x[:1], t[:1], jnp.array([10]))[0]
+    dropped = np.array([jnp.abs(out - null).max() < 1e-4 for out in found])
+    assert 3 <= dropped.sum() <= 24
+    np.testing.assert_allclose(found[~dropped], jnp.broadcast_to(kept, found[~dropped].shape), atol=1e-4)
+    assert jnp.abs(kept - null).max() > 1e-3
+    np.testing.assert_allclose(run(config, params, x, t, y), jnp.broadcast_to(kept, found.shape), atol=1e-4)
+
+
+def test_a_model_without_classes_ignores_labels():
+    config = SMALL | {"num_classes": 0}
+    params = ordinary(config)
+    assert "label_embed" not in params
+    expected = run(config, params, y=None)
+    np.testing.assert_array_equal(run(config, params), expected)
+    np.testing.assert_array_equal(run(config, params, train=True), expected)
+    assert jnp.abs(expected - run(config, params, t=T_B + 1)).max() > 1e-3
+
+
+def test_a_model_with_classes_wants_labels(small):
+    with pytest.raises(ValueError, match="y_B.*10"):
+        run(*small, y=None)
+
+
+def with_skip_kernel(params, keep, fuse):
+    """Output blocks that see keep * x + fuse * skip."""
+    half, width = params["out_blocks"]["skip"]["bias"].shape
+    kernel = jnp.concatenate([keep * jnp.eye(width), fuse * jnp.eye(width)])
+    skip = {"kernel": jnp.broadcast_to(kernel, (half, 2 * width, width)), "bias": jnp.zeros((half, width))}
+    return params | {"out_blocks": params["out_blocks"] | {"skip": skip}}
+
+
+def test_without_skips_the_network_is_that_whose_skips_weigh_nothing(tiny):
+    config, params = tiny
+    plain = params | {"out_blocks": {name: leaf for name, leaf in params["out_blocks"].items() if name != "skip"}}
+    expected = run(config, with_skip_kernel(params, keep=1.0, fuse=0.0))
+    np.testing.assert_allclose(run(config | {"skips": False}, plain), expected, atol=1e-5)
+    assert jnp.abs(run(config, params) - expected).max() > 1e-2
+
+
+def test_skips_are_last_in_first_out(tiny):
+    """Where output blocks see their skip alone, the last of them sees the first input block and nothing else matters."""
+    config, params = tiny
+    params = with_skip_kernel(params, keep=0.0, fuse=1.0)
+    expected = run(config, params)
+
+    def disturbed(group, index=None):
+        pick = slice(None) if index is None else index
+        return params | {group: jax.tree.map(lambda leaf: jnp.asarray(leaf).at[pick].add(0.3), params[group])}
+
+    for unused in (disturbed("mid_block"), disturbed("in_blocks", 1), disturbed("out_blocks", 0)):
+        np.testing.assert_allclose(run(config, unused), expected, atol=1e-5)
+    for used in (disturbed("in_blocks", 0), disturbed("out_blocks", 1)):
+        assert jnp.abs(run(config, used) - expected).max() > 1e-2
+
+
+def split_gates(params):
+    """Parameters with all gates at identity, and the same without a Reconstruction Module."""
+    groups = ("in_blocks", "mid_block", "out_blocks")
+    shut, bare = dict(params), dict(params)
+    for group in groups:
+        block = dict(params[group])
+        module = block.pop("reconstruction")
+        bare[group] = block
+        shut[group] = block | {"reconstruction": module | {"over_tokens": jax.tree.map(jnp.zeros_like, module["over_tokens"])}}
+    return shut, bare
+
+
+def test_without_reconstruction_the_network_is_that_whose_gates_are_shut(tiny):
+    """The tokens come last and everything else is causal, so that they reach the image through the gate alone."""
+    config, params = tiny
+    shut, bare = split_gates(params)
+    expected = run(config, shut)
+    np.testing.assert_allclose(run(config | {"reconstruction": False}, bare), expected, atol=1e-5)
+    assert jnp.abs(run(config, params) - expected).max() > 1e-2
+
+
+def test_gates_and_the_last_convolution_can_start_at_identity():
+    config = SMALL | {"gate_init": "identity", "smooth_init": "identity"}
+    params = initial(config)
+    shut, bare = split_gates(params)
+    jax.tree.map(np.testing.assert_array_equal, params, shut)
+    head = {"kernel": jnp.sin(jnp.arange(8.0 * 96)).reshape(8, 96), "bias": jnp.arange(96.0)}
+    params, bare = params | {"head": head}, bare | {"head": head}
+    found = run(config, params)
+    np.testing.assert_allclose(found, run(config | {"reconstruction": False}, bare), atol=1e-5)
+    moved = run(config, params | {"head": head | {"bias": head["bias"].at[5].add(1)}}) - found
+    expected = np.zeros((8, 8, 6))
+    expected[::4, ::4, 5] = 1  # The sixth channel of the first pixel of every patch, and of no neighbour.
+    np.testing.assert_allclose(moved, np.broadcast_to(expected, moved.shape), atol=1e-4)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_only_a_bidirectional_network_lets_early_tokens_see_late_ones(tiny, bidirectional):
+    config, params = tiny
+    _, bare = split_gates(params)
+    config = config | {"reconstruction": False, "bidirectional": bidirectional}
+    changed = X.at[:, 6:, 6:].add(1.0)  # The last patch.
+    difference = jnp.abs(run(config, bare) - run(config, bare, changed))
+    assert difference[:, 6:, 6:].max() > 1e-2
+    early = difference[:, :5].max()  # Rows that the last convolution does not mix with the last patch.
+    assert early > 1e-3 if bidirectional else early < 1e-6
+
+
+def test_the_reconstruction_module_lets_early_tokens_see_late_ones(tiny):
+    difference = jnp.abs(run(*tiny) - run(*tiny, X.at[:, 6:, 6:].add(1.0)))
+    assert difference[:, :5].max() > 1e-3
+
+
+def test_recomputing_blocks_changes_neither_output_nor_gradients(tiny):
+    config, params = tiny
+
+    def gradient(remat):
+        model = build(config | {"remat": remat})
+        loss = lambda p: (model.apply({"params": p}, X, T_B, Y_B) ** 2).mean()
+        text = str(jax.make_jaxpr(jax.grad(loss))(params))
+        return text, jax.jit(jax.value_and_grad(loss))(params)
+
+    (plain_text, plain), (remat_text, remat) = gradient(False), gradient(True)
+    assert "remat" in remat_text and "remat" not in plain_text
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max()), remat, plain)
+
+
+def test_blocks_are_stacked_and_output_blocks_restart_the_count_of_layers(started):
+    config, params = started
+    depth, width = config["depth"], config["width"]
+    half, h = depth // 2, np.arange(width)
+    decay = np.stack([-5 + 8 * (h / (width - 1)) ** (0.7 + 1.3 * layer / (depth - 1)) for layer in range(half + 1)])
+    mu = np.stack([(h / width) ** (1 - layer / depth) for layer in range(half + 1)])
+    for group, layers in (("in_blocks", slice(half)), ("out_blocks", slice(half)), ("mid_block", half)):
+        np.testing.assert_allclose(params[group]["time_mix"]["time_decay"], decay[layers], atol=1e-5)
+        np.testing.assert_allclose(params[group]["channel_mix"]["mu_k"], mu[layers], atol=1e-6)
+
+
+def test_every_block_starts_with_weights_of_its_own(started):
+    _, params = started
+    kernel = lambda group: params[group]["time_mix"]["key"]["kernel"]
+    kernels = [*kernel("in_blocks"), kernel("mid_block"), *kernel("out_blocks")]
+    assert len(kernels) == 9
+    assert all(jnp.abs(a - b).max() > 0.1 for i, a in enumerate(kernels) for b in kernels[:i])
+
+
+@pytest.mark.parametrize("depth", [4, 12])
+def test_a_stack_runs_as_its_blocks_one_after_another(depth):
+    """Scanned and, where it is longer than 4, not unrolled whole."""
+    config = SMALL | {"depth": depth, "skips": False, "reconstruction": False, "num_classes": 0, "patch_size": 8}
+    params = ordinary(config)
+    x = params["patch_embed"]["bias"] + X.reshape(B, 1, -1) @ params["patch_embed"]["kernel"]
+    condition = TimeEmbed(8).apply({"params": params["time_embed"]}, T_B)[:, None]
+    x = jnp.concatenate([condition, x], 1) + params["position"]
+    fields = build(config)._block_fields()
+    half = depth // 2
+    stages = [("in_blocks", i) for i in range(half)] + [("mid_block", None)] + [("out_blocks", i) for i in range(half)]
+    block = jax.jit(lambda p, x: Block(**fields).apply({"params": p}, x, None, 0)[0])
+    for group, i in stages:
+        x = block(params[group] if i is None else jax.tree.map(lambda leaf: leaf[i], params[group]), x)
+    x = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    image = (x[:, 1] @ params["head"]["kernel"] + params["head"]["bias"]).reshape(B, 8, 8, 6)
+    padded = jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    kernel = params["smooth"]["kernel"]
+    expected = sum(padded[:, i : i + 8, j : j + 8] @ kernel[i, j] for i in range(3) for j in range(3))
+    found = run(config, params)
+    np.testing.assert_allclose(found, expected + params["smooth"]["bias"], rtol=1e-3, atol=1e-3)
+
+
+def assert_uniform(values, bound):
+    assert 0.95 * bound < float(jnp.abs(values).max()) <= bound
+    assert float(values.std()) == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+def test_weights_start_as_the_paper_says(started):
+    _, params = started
+    assert_uniform(params["patch_embed"]["kernel"], (6 / (12 + 64)) ** 0.5)
+    assert_uniform(params["out_blocks"]["skip"]["kernel"], (6 / (128 + 64)) ** 0.5)
+    assert_uniform(params["in_blocks"]["reconstruction"]["over_channels"]["kernel"], (6 / (64 + 17)) ** 0.5)
+    assert_uniform(params["mid_block"]["reconstruction"]["over_tokens"]["kernel"], (6 / (64 + 17)) ** 0.5)
+    assert_uniform(params["in_blocks"]["channel_mix"]["key"]["kernel"], 64**-0.5)
+    assert_uniform(params["in_blocks"]["channel_mix"]["value"]["kernel"], 256**-0.5)
+    assert_uniform(params["smooth"]["kernel"], 54**-0.5)
+    assert 0 < float(jnp.abs(params["smooth"]["bias"]).max()) <= 54**-0.5
+    assert float(params["time_embed"]["hidden"]["kernel"].std()) == pytest.approx(0.02, rel=0.05)
+    assert float(params["label_embed"]["table"].std()) == pytest.approx(0.02, rel=0.1)
+    zeros = [params["position"], params["head"], params["patch_embed"]["bias"], params["out_blocks"]["skip"]["bias"]]
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(zeros))
+    assert (params["in_blocks"]["reconstruction"]["tokens"] == 1).all()
+
+
+def test_positions_are_added_to_the_condition_token_and_every_patch(small):
+    config, params = small
+    expected = run(config, params)
+    assert params["position"].shape == (5, 8)
+    for place in range(5):
+        other = params | {"position": params["position"].at[place].add(jnp.linspace(-2, 2, 8))}
+        assert jnp.abs(run(config, other) - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"widht": 8}, "widht: unknown field; there are .*width"),
+        ({"width": "8"}, "width: found '8', must be of type int"),
+        ({"width": 8.0}, "width: found 8.0, must be of type int"),
+        ({"width": True}, "width: found True, must be of type int"),
+        ({"width": 1}, "width: found 1, must be at least 2"),
+        ({"depth": 3}, "depth: found 3, must be even"),
+        ({"depth": 0}, "depth: found 0, must be at least 2"),
+        ({"image_size": 9}, "image_size: found 9, must be divisible by config.model.patch_size 4"),
+        ({"patch_size": 0}, "patch_size: found 0"),
+        ({"channels": 0}, "channels: found 0"),
+        ({"num_classes": -1}, "num_classes: found -1, must be at least 0"),
+        ({"label_dropout": 1.0}, "label_dropout: found 1.0, must be below 1"),
+        ({"label_dropout": -0.1}, "label_dropout: found -0.1"),
+        ({"timesteps": 0}, "timesteps: found 0"),
+        ({"tau": 0.5}, "tau: found 0.5, must be at least 1"),
+        ({"threshold": 0.0}, "threshold: found 0.0, must be positive"),
+        ({"threshold": None}, "threshold: found None, must be of type float"),
+        ({"tau": float("nan")}, "tau: found nan"),
+        ({"threshold": float("nan")}, "threshold: found nan"),
+        ({"surrogate_slope": float("inf")}, "surrogate_slope: found inf"),
+        ({"surrogate_slope": -1.0}, "surrogate_slope: found -1.0"),
+        ({"reset": "Hard"}, "reset: found 'Hard', allowed are hard, soft"),
+        ({"surrogate": "arctan"}, "surrogate: found 'arctan', allowed are atan"),
+        ({"gate_init": "zero"}, "gate_init: found 'zero', allowed are random, identity"),
+        ({"smooth_init": "zero"}, "smooth_init: found 'zero', allowed are random, identity"),
+        ({"wkv": "cuda"}, "wkv: found 'cuda', allowed are auto, sequential, associative"),
+        ({"skips": 1}, "skips: found 1, must be of type bool"),
+        ({"remat": "yes"}, "remat: found 'yes', must be of type bool"),
+    ],
+)
+def test_a_wrong_field_is_refused_by_name(change, message):
+    with pytest.raises(InputError, match=f"^config.model.{message}"):
+        build(SMALL | change)
+
+
+def test_an_integer_passes_where_a_float_is_meant():
+    assert build({"tau": 2, "threshold": 1}).tau == 2
