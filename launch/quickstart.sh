@@ -5,19 +5,20 @@ set -euo pipefail
 EXTRAS="${EXTRAS:-}" . "$(dirname "$0")/environment.sh"
 run="${RUN:-runs/digits}"
 
+case "$run" in /*) picture="$run/quickstart/grid.png" ;; *) picture="$PWD/$run/quickstart/grid.png" ;; esac
 echo "training on 1,797 handwritten digits (8x8, inside the package): about 4 minutes on 2 CPU cores"
 python -m sdit_jax.train --config=configs/digits.py --workdir="$run"
 echo "drawing samples, one column per digit"
-python -m sdit_jax.sample --workdir="$run" --out="$run/quickstart" --n=80
+python -m sdit_jax.sample --workdir="$run" --out="$run/quickstart" --n=80 --guidance=2
 
 cat <<TEXT
 
-The picture: $PWD/$run/quickstart/grid.png
+The picture: $picture
 
 Go on with
     source .venv/bin/activate
-    python -m sdit_jax.sample --workdir=$run --out=samples --n=40 --labels=3,7 --guidance=2    only threes and sevens
-    python -m sdit_jax.sample --workdir=$run --out=samples --sampler=ddpm --steps=250          the ancestral sampler
+    python -m sdit_jax.sample --workdir=$run --out=samples --n=40 --labels=3,7 --guidance=2   only threes and sevens
+    python -m sdit_jax.sample --workdir=$run --out=samples --sampler=ddpm --steps=250         the ancestral sampler
     python -m sdit_jax.train --config=configs/digits.py --workdir=runs/mine --config.model.timesteps=8
     python -m sdit_jax.train --config=configs/mnist.py:tiny --workdir=runs/mnist --config.data.dir=DATA/mnist
     tensorboard --logdir=runs                                                                  (pip install tensorboard)

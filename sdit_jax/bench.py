@@ -23,7 +23,7 @@ BENCHMARKS = {
     "wkv": bench_wkv, "lif": bench_lif, "train": bench_train, "sample": bench_sample, "startup": bench_startup,
 }  # fmt: skip
 WHAT = flags.DEFINE_list("what", list(BENCHMARKS), f"Which of {', '.join(BENCHMARKS)}.")
-OUT = flags.DEFINE_string("out", None, "JSON file to write.")
+OUT = flags.DEFINE_string("out", "", "JSON file to write.")
 
 
 def main() -> None:

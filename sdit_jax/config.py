@@ -9,9 +9,11 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import ml_collections
 
+Config: TypeAlias = Any  # An ml_collections.ConfigDict, whose fields no type checker knows.
 UNITS = ("steps", "epochs", "images", "%")
 
 
@@ -19,9 +21,9 @@ class InputError(ValueError):
     """A user's mistake: one line that names the field or file, what was found and what is allowed. Commands exit with 2."""
 
 
-def default_config(model: Mapping) -> ml_collections.ConfigDict:
+def default_config(model: Mapping) -> Config:
     """The release's recipe (PAPER section 6) for a model, with the fields that the release does not have switched off."""
-    config = ml_collections.ConfigDict()
+    config: Config = ml_collections.ConfigDict()
     config.seed = 0
     config.batch_size = 256  # Over all devices.
     config.duration = "1600 epochs"  # Durations: "N steps", "N epochs", "N images", "N%" of the whole run, or "never".
@@ -68,7 +70,7 @@ def default_config(model: Mapping) -> ml_collections.ConfigDict:
     return config
 
 
-def cut_to_a_minute(config: ml_collections.ConfigDict) -> None:
+def cut_to_a_minute(config: Config) -> None:
     """Makes a recipe a look at the machinery on a CPU, not at the quality: few small batches, one grid at the end."""
     config.batch_size = 16
     config.duration = "20 steps"
@@ -79,7 +81,7 @@ def cut_to_a_minute(config: ml_collections.ConfigDict) -> None:
     config.samples.steps = 10
 
 
-def validate(config: ml_collections.ConfigDict) -> None:
+def validate(config: Config) -> None:
     """Raises InputError where a field is unknown, missing, of another type than its default, or out of its range."""
     _compare(config, default_config(config.get("model", {})), "config")
     for name in ("batch_size", "diffusion.timesteps", "checkpoint.keep", "samples.n", "samples.steps"):
@@ -151,7 +153,7 @@ def duration_steps(text: str, field: str, *, batch_size: int, epoch_images: int,
     return max(1, round(number * images_per_unit[unit] / batch_size))
 
 
-def parse_arg(arg: str | None, **defaults: bool | int | float | str) -> ml_collections.ConfigDict:
+def parse_arg(arg: str | None, **defaults: bool | int | float | str) -> Config:
     """The part after the colon in `--config=FILE.py:ARG`, as typed values: "tiny,width=96" with tiny=False, width=64.
 
     A bare name sets a flag to True; other values take the type of their default. Raises InputError for anything left over.
@@ -185,14 +187,14 @@ def make_run_folder(workdir: Path) -> None:
         raise InputError(f"{workdir}: the run folder cannot be written ({error.strerror})") from None
 
 
-def save(config: ml_collections.ConfigDict, path: Path) -> None:
+def save(config: Config, path: Path) -> None:
     """Writes the resolved configuration as JSON, whole or not at all."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
     partial.replace(path)
 
 
-def load(workdir: Path) -> ml_collections.ConfigDict:
+def load(workdir: Path) -> Config:
     """The resolved configuration of a run folder. Raises InputError where there is none."""
     path = workdir / "config.json"
     if not workdir.is_dir():

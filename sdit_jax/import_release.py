@@ -18,8 +18,8 @@ from sdit_jax.models import release
 from sdit_jax.training.checkpoint import Checkpoints
 from sdit_jax.training.state import TrainState
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The release's checkpoint: .pt, or .npz with entries param/NAME.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Run folder to make; must not hold a run yet.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "", "The release's checkpoint: .pt, or .npz with entries param/NAME.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Run folder to make; must not hold a run yet.")
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ from sdit_jax.training.plan import check_sampling, example_labels, make_schedule
 from sdit_jax.training.sampling import generate, make_sampler
 from sdit_jax.training.state import initial_params
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Run folder to take the weights from.")
-OUT = flags.DEFINE_string("out", None, "Folder for samples.npz and grid.png; made if missing.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Run folder to take the weights from.")
+OUT = flags.DEFINE_string("out", "", "Folder for samples.npz and grid.png; made if missing.")
 N = flags.DEFINE_integer("n", 64, "How many images.", lower_bound=1)
 SAMPLER = flags.DEFINE_string("sampler", "ddim", "ddim (deterministic) or ddpm (ancestral).")
 STEPS = flags.DEFINE_integer("steps", 50, "Sampling steps.")

@@ -16,7 +16,7 @@ from sdit_jax import command_line
 from sdit_jax.training.loop import train_and_evaluate
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, with typed arguments after a colon.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; made if missing, resumed if it holds a run.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Run folder; made if missing, resumed if it holds a run.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the resolved configuration, sizes and durations, and stop.")
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from sdit_jax.benchmarks.measure import rotating, seconds
-from sdit_jax.config import default_config
+from sdit_jax.config import Config, default_config
 from sdit_jax.data.sources import Images
 from sdit_jax.data.transforms import fit
 from sdit_jax.models import build
@@ -40,7 +39,7 @@ def bench_train(runs: int = 10) -> dict:
     return {name: _train(preset(name), batch_size, runs) for name, batch_size in SETTINGS.items()}
 
 
-def _train(model_config: ml_collections.ConfigDict, batch_size: int, runs: int) -> dict:
+def _train(model_config: Config, batch_size: int, runs: int) -> dict:
     config = default_config(model_config)
     config.batch_size, config.ema.half_life = batch_size, 10_000.0
     model, schedule, mesh = build(config.model), make_schedule(config.diffusion), sharding.data_mesh()

@@ -71,11 +71,10 @@ def sample(
         raise ValueError(f"sampler: found {method!r}, allowed are {', '.join(SAMPLERS)}")
     if method in STOCHASTIC and key is None:
         raise ValueError(f"sampler {method!r} is stochastic: pass key=jax.random.key(seed)")
-    if timesteps is None:
-        timesteps = schedule.spaced(len(schedule) if steps is None else steps)[::-1]
-    if list(timesteps) != sorted(timesteps, reverse=True):
-        raise ValueError(f"timesteps: found {list(timesteps)}, must descend")
-    respaced = schedule.respaced(timesteps)
+    chosen = schedule.spaced(len(schedule) if steps is None else steps)[::-1] if timesteps is None else timesteps
+    if list(chosen) != sorted(chosen, reverse=True):
+        raise ValueError(f"timesteps: found {list(chosen)}, must descend")
+    respaced = schedule.respaced(chosen)
     told = jnp.asarray(respaced.timesteps, jnp.int32)
     move = SAMPLERS[method]
 

@@ -14,6 +14,7 @@ import dataclasses
 
 import ml_collections
 
+from sdit_jax.config import Config
 from sdit_jax.models.sdit import SDiT
 
 PRESETS = {
@@ -41,6 +42,6 @@ def defaults() -> dict:
     return {field.name: field.default for field in fields if field.name not in ("parent", "name")}
 
 
-def preset(name: str, **changes) -> ml_collections.ConfigDict:
+def preset(name: str, **changes) -> Config:
     """The full model configuration of a preset, with changes. Raises KeyError for an unknown preset."""
     return ml_collections.ConfigDict(defaults() | PRESETS[name] | changes)

@@ -8,7 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from sdit_jax.config import InputError
+from sdit_jax.config import Config, InputError
 from sdit_jax.models import build
 from sdit_jax.models.presets import defaults
 
@@ -51,7 +51,7 @@ OUTSIDE = {
 }
 
 
-def load(path: str | Path) -> tuple[ml_collections.ConfigDict, dict]:
+def load(path: str | Path) -> tuple[Config, dict]:
     """(model_config, params) of a release checkpoint, ready for `models.build(model_config).apply({"params": params}, ...)`.
 
     Reads `.npz` with entries "param/NAME", and `.pt` with {"model": state_dict} (needs the `torch` extra). Sizes are read off
@@ -85,19 +85,15 @@ def _check_shapes(config, params):
     x = np.zeros((1, model.image_size, model.image_size, model.channels), np.float32)
     index = np.zeros(1, np.int32)
     expected = jax.eval_shape(lambda: model.init(jax.random.key(0), x, index, index)["params"])
-    found = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in _leaves(params)}
-    for path, leaf in _leaves(expected):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if found[name].shape != leaf.shape:
-            raise ValueError(f"{name}: found shape {found[name].shape}, expected {leaf.shape}")
-
-
-def _leaves(tree):
-    return jax.tree_util.tree_leaves_with_path(tree)
+    found = dict(jax.tree_util.tree_leaves_with_path(params))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(expected):
+        if found[path].shape != leaf.shape:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(f"{name}: found shape {found[path].shape}, expected {leaf.shape}")
 
 
 def _read_npz(path):
-    with np.load(path) as file:
+    with path.open("rb") as stream, np.load(stream) as file:
         return {name.removeprefix("param/"): file[name] for name in file.files if name.startswith("param/")}
 
 
@@ -110,7 +106,7 @@ def _read_pt(path):
     return {name: tensor.float().numpy() for name, tensor in stored["model"].items()}
 
 
-def sizes(state: Mapping[str, np.ndarray]) -> ml_collections.ConfigDict:
+def sizes(state: Mapping[str, np.ndarray]) -> Config:
     """The model configuration that fits the arrays of a state dict."""
     _, tokens, width = state["pos_embed"].shape
     _, channels, patch_size, _ = state["x_embedder.proj.weight"].shape

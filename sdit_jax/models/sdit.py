@@ -115,7 +115,7 @@ class SDiT(nn.Module):
             nn.remat(Block, prevent_cse=False) if self.remat else Block,
             variable_axes={"params": 0, "spikes": 0},
             split_rngs={"params": True},
-            in_axes=(0 if fuses_skip else nn.broadcast, 0),
+            in_axes=(0 if fuses_skip else nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
             length=length,
             unroll=min(length, MAX_UNROLL),
         )

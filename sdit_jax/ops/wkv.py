@@ -86,10 +86,11 @@ def wkv(
     inner = jnp.promote_types(v_BLC.dtype, jnp.float32)
     w, u, k, v = (a.astype(inner) for a in (w_C, u_C, k_BLC, v_BLC))
     start = initial_state(B, C, inner) if state is None else WKVState(*(s.astype(inner) for s in state))
-    mean, log_mass, last = _past(implementation, w, k, v, start)
+    mean, log_mass, last = _past(implementation, w, k, v, start)  # pyright: ignore[reportGeneralTypeIssues]
     if bidirectional:
         future = _past(implementation, w, k[:, ::-1], v[:, ::-1], start)
-        mean, log_mass = _merge(mean, log_mass, future[0][:, ::-1], future[1][:, ::-1])
+        mean_f, log_mass_f, _ = future  # pyright: ignore[reportGeneralTypeIssues]
+        mean, log_mass = _merge(mean, log_mass, mean_f[:, ::-1], log_mass_f[:, ::-1])
         last = None
     y = mean + jax.nn.sigmoid(u + k - log_mass) * (v - mean)
     return y.astype(v_BLC.dtype), last
@@ -101,7 +102,7 @@ def _merge(mean_a, log_mass_a, mean_b, log_mass_b):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _past(implementation, w_C, k_BLC, v_BLC, start: WKVState):
+def _past(implementation, w_C, k_BLC, v_BLC, start: WKVState) -> tuple[jax.Array, jax.Array, WKVState]:
     """mean_t and log_mass_t for every token, and the state after the last one.
 
     The gradient is analytic. With r_t as above and M_t, N_t the cotangents of mean_t and log_mass_t, the adjoint recurrences
@@ -118,7 +119,7 @@ def _past(implementation, w_C, k_BLC, v_BLC, start: WKVState):
 
 
 def _past_fwd(implementation, w_C, k_BLC, v_BLC, start):
-    mean, log_mass, last = _past(implementation, w_C, k_BLC, v_BLC, start)
+    mean, log_mass, last = _past(implementation, w_C, k_BLC, v_BLC, start)  # pyright: ignore[reportGeneralTypeIssues]
     return (mean, log_mass, last), (w_C, k_BLC, v_BLC, mean, log_mass)
 
 

@@ -3,6 +3,8 @@
 import logging
 import math
 import time
+from collections import deque
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import jax
@@ -11,7 +13,7 @@ import ml_collections
 
 from sdit_jax import config as fields
 from sdit_jax import images
-from sdit_jax.config import InputError
+from sdit_jax.config import Config, InputError
 from sdit_jax.training import sharding
 from sdit_jax.training.checkpoint import Checkpoints
 from sdit_jax.training.metrics import MetricWriter
@@ -30,7 +32,7 @@ class TrainingFailed(RuntimeError):
     """Training cannot go on: one line with the step, what was not finite, and the last good checkpoint."""
 
 
-def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path, *, dry_run: bool = False) -> TrainState | None:
+def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) -> TrainState | None:
     """Trains a configuration in a run folder, from its newest checkpoint where there is one, and returns the last state.
 
     Batches, noise and label dropout are functions of (seed, step), so a run that was stopped and went on equals one that was
@@ -48,7 +50,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path, *, dry_
     log.info("%s", plan.describe())
 
     # 2. The state: the newest checkpoint that can be read, else a new one.
-    with Checkpoints(workdir, config.checkpoint.keep) as checkpoints, StopRequest() as stop:
+    with ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
+        stop = stack.enter_context(StopRequest())
         state = plan.new_state()
         state = checkpoints.restore(like=state) or state
         start = int(state.step)
@@ -61,33 +65,33 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path, *, dry_
         train_step = make_train_step(plan.model, plan.schedule, plan.tx, plan.rate, config, plan.mesh)
         empty = empty_averages(plan.model, plan.schedule, state.params, plan.batches(start))
         draw = _grid_drawer(plan, workdir)
-        writer = MetricWriter(workdir, start)
+        writer = stack.enter_context(closing(MetricWriter(workdir, start)))
         writer.write_hparams(config.to_dict())
-        progress = Progress(plan.total_steps * config.batch_size, start * config.batch_size)
+        progress = stack.enter_context(closing(Progress(plan.total_steps * config.batch_size, start * config.batch_size)))
         averages, window_start, clock = jax.tree.map(jnp.copy, empty), start, time.monotonic()
-        pending: tuple[int, Health] | None = None
+        unread: deque[tuple[int, Health]] = deque()
 
         # 4. The loop. The health of a step is read while the next one runs, except before something is kept.
         for step in range(start + 1, plan.total_steps + 1):
             batch = sharding.put_batch(plan.batches(step - 1), plan.mesh)
             state, averages, health = train_step(state, averages, batch)
-            last = step == plan.total_steps or bool(stop)
+            stopping = bool(stop)  # Read once: a signal may come at any time.
+            last = step == plan.total_steps or stopping
             due = {
                 name: last or (every > 0 and step % every == 0)
                 for name, every in (("log", plan.log_every), ("save", plan.checkpoint_every))
             }
             draws = step == plan.total_steps or (plan.samples_every > 0 and step % plan.samples_every == 0)
-            if pending is not None:
-                loss = _check(*pending, state, checkpoints)
-                progress.advance(config.batch_size, pending[0], loss)
-            pending = (step, health)
             if step == start + 1:  # Compiled by now; the clock starts here.
                 jax.block_until_ready(health)
                 window_start, clock = step, time.monotonic()
                 progress.restart_clock()
+            unread.append((step, health))
+            while len(unread) > (0 if any(due.values()) or draws else 1):
+                read_step, read_health = unread.popleft()
+                loss = _check(read_step, read_health, state, checkpoints)
+                progress.advance(config.batch_size, read_step, loss)
 
-            if any(due.values()) or draws:
-                _check(step, health, state, checkpoints)
             if due["log"]:
                 seconds = time.monotonic() - clock
                 scalars = {name: float(average.compute()) for name, average in averages.items()}
@@ -105,12 +109,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path, *, dry_
                 writer.flush()
                 clock += time.monotonic() - began
                 progress.restart_clock()
-            if stop:
+            if stopping:
                 log.warning("asked to stop: saved step %d; the same command goes on from there", step)
                 break
-
-        progress.close()
-        writer.close()
         return state
 
 

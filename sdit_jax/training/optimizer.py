@@ -1,14 +1,13 @@
 """AdamW with a learning-rate schedule and gradient clipping, from optax."""
 
-import ml_collections
 import optax
 
-from sdit_jax.config import InputError
+from sdit_jax.config import Config, InputError
 
 SCHEDULES = ("constant", "linear", "cosine")
 
 
-def learning_rate(config: ml_collections.ConfigDict, total_steps: int, warmup_steps: int) -> optax.Schedule:
+def learning_rate(config: Config, total_steps: int, warmup_steps: int) -> optax.Schedule:
     """Linear warm-up from 0, then constant, or linear or cosine decay to `final_fraction` at the last step."""
     peak, final = config.learning_rate, config.learning_rate * config.final_fraction
     if config.schedule not in SCHEDULES:
@@ -26,7 +25,7 @@ def learning_rate(config: ml_collections.ConfigDict, total_steps: int, warmup_st
     return optax.join_schedules([optax.linear_schedule(0, peak, warmup_steps), after], [warmup_steps])
 
 
-def adamw(config: ml_collections.ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
+def adamw(config: Config, rate: optax.Schedule) -> optax.GradientTransformation:
     """PyTorch's AdamW: decoupled weight decay on every parameter, eps 1e-8; gradients clipped first where asked."""
     for name in ("b1", "b2"):
         if not 0 <= config[name] < 1:

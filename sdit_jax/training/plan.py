@@ -3,14 +3,13 @@
 import dataclasses
 
 import jax
-import ml_collections
 import numpy as np
 import optax
 from clu import parameter_overview
 from jax.sharding import Mesh
 
 from sdit_jax import config as fields
-from sdit_jax.config import InputError
+from sdit_jax.config import Config, InputError
 from sdit_jax.data import sources, transforms
 from sdit_jax.data.batches import Batches
 from sdit_jax.diffusion.samplers import SAMPLERS
@@ -24,7 +23,7 @@ from sdit_jax.training.state import TrainState, create
 class Plan:
     """Model, process, data and durations (in steps) of a run."""
 
-    config: ml_collections.ConfigDict
+    config: Config
     mesh: Mesh
     model: SDiT
     schedule: Schedule
@@ -68,7 +67,7 @@ class Plan:
         return parameter_overview.get_parameter_overview(jax.eval_shape(self.new_state).params, include_stats=False)
 
 
-def make_plan(config: ml_collections.ConfigDict) -> Plan:
+def make_plan(config: Config) -> Plan:
     """Reads the data and checks everything. Raises InputError for the first mistake; writes nothing."""
     fields.validate(config)
     mesh = sharding.data_mesh()
@@ -104,7 +103,7 @@ def make_plan(config: ml_collections.ConfigDict) -> Plan:
     )  # fmt: skip
 
 
-def make_schedule(config: ml_collections.ConfigDict) -> Schedule:
+def make_schedule(config: Config) -> Schedule:
     """The noise schedule of `config.diffusion`."""
     if config.schedule not in SCHEDULES:
         raise InputError(f"config.diffusion.schedule: found {config.schedule!r}, allowed are {', '.join(SCHEDULES)}")

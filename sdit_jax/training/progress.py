@@ -27,10 +27,6 @@ class Progress:
         """Forgets the time until now (compiling, drawing samples) in the speed shown."""
         self.bar.unpause()
 
-    @property
-    def images_per_second(self) -> float:
-        return self.bar.format_dict["rate"] or 0.0
-
     def log(self) -> None:
         """In a log file, where no bar can move: one line with what the bar would show."""
         if not self.terminal:

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 from sdit_jax.models import SDiT
 
 
-class TrainState(flax.struct.PyTreeNode):
+class TrainState(struct.PyTreeNode):
     """`step` counts finished optimizer steps; `ema` is the averaged parameters, or None where none are kept."""
 
     step: jax.Array

@@ -1,16 +1,16 @@
 """One optimizer step: noise, prediction, loss, gradient, update, average. A pure function of (state, batch, seed)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import optax
 from clu.metrics import Average
 from jax.sharding import Mesh
 
 from sdit_jax import images
+from sdit_jax.config import Config
 from sdit_jax.diffusion.loss import diffusion_loss
 from sdit_jax.diffusion.process import add_noise
 from sdit_jax.diffusion.schedule import Schedule
@@ -47,7 +47,7 @@ def loss_terms(model: SDiT, schedule: Schedule, params, batch, key) -> tuple[jax
     return means["loss"], means | firing_rates(sown["spikes"])
 
 
-def firing_rates(spikes: dict) -> dict[str, jax.Array]:
+def firing_rates(spikes: Mapping) -> dict[str, jax.Array]:
     """The sown collection as {"firing_rate/in_blocks.0.time_neurons": scalar, ...}."""
     rates = {}
     for path, rate in jax.tree_util.tree_leaves_with_path(spikes):
@@ -60,12 +60,7 @@ def firing_rates(spikes: dict) -> dict[str, jax.Array]:
 
 
 def make_train_step(
-    model: SDiT,
-    schedule: Schedule,
-    tx: optax.GradientTransformation,
-    rate: optax.Schedule,
-    config: ml_collections.ConfigDict,
-    mesh: Mesh,
+    model: SDiT, schedule: Schedule, tx: optax.GradientTransformation, rate: optax.Schedule, config: Config, mesh: Mesh
 ) -> Callable[[TrainState, Averages, dict], tuple[TrainState, Averages, Health]]:
     """train_step(state, averages, batch) -> (state, averages, health), compiled; state and averages are donated.
 

@@ -32,10 +32,14 @@ def wkv_by_definition(w, u, k, v, bidirectional):
     return y
 
 
-def perturbed(variables, seed=0):
-    """All parameters moved, so that none is at a special value."""
+def drawn(variables, seed=0):
+    """Parameters of these shapes, none at a special value."""
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: leaf + jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype), variables)
+    return jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), jnp.float32), variables)
+
+
+def started(module, x, layer):
+    return jax.jit(lambda key: module.init(key, x, layer)["params"])(jax.random.key(0, impl="rbg"))
 
 
 def test_every_token_is_shifted_to_its_successor():
@@ -46,7 +50,7 @@ def test_every_token_is_shifted_to_its_successor():
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_time_mix_equals_its_definition_in_float64(bidirectional, implementation):
     module = TimeMix(4, bidirectional, implementation)
-    variables = perturbed(module.init(jax.random.key(0), X, 1))
+    variables = drawn(jax.eval_shape(module.init, jax.random.key(0), X, 1))
     p, x = float64(variables["params"]), np.asarray(X, np.float64)
     mix = lambda mu: mu * x + (1 - mu) * shifted(x)
     k, v = mix(p["mu_k"]) @ p["key"]["kernel"], mix(p["mu_v"]) @ p["value"]["kernel"]
@@ -58,19 +62,18 @@ def test_time_mix_equals_its_definition_in_float64(bidirectional, implementation
 
 def test_channel_mix_equals_its_definition_in_float64():
     module = ChannelMix(4)
-    variables = perturbed(module.init(jax.random.key(0), X, 1))
+    variables = drawn(jax.eval_shape(module.init, jax.random.key(0), X, 1))
     p, x = float64(variables["params"]), np.asarray(X, np.float64)
     mix = lambda mu: mu * x + (1 - mu) * shifted(x)
     inner = np.maximum(mix(p["mu_k"]) @ p["key"]["kernel"], 0) ** 2
     expected = sigmoid(mix(p["mu_r"]) @ p["receptance"]["kernel"]) * (inner @ p["value"]["kernel"])
     assert inner.shape[-1] == 4 * D
-    np.testing.assert_allclose(module.apply(variables, X, 1), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(module.apply)(variables, X, 1), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("depth, layer", [(4, 0), (4, 1), (4, 2), (8, 3), (8, 4), (2, 1)])
 def test_decay_bonus_and_mixing_start_at_the_values_of_the_paper(depth, layer):
-    time = TimeMix(depth).init(jax.random.key(0), X, layer)["params"]
-    channel = ChannelMix(depth).init(jax.random.key(0), X, layer)["params"]
+    time, channel = (started(module(depth), X, layer) for module in (TimeMix, ChannelMix))
     a, b = layer / (depth - 1), 1 - layer / depth
     for h in range(D):
         place = h / D
@@ -88,7 +91,7 @@ def test_decay_bonus_and_mixing_start_at_the_values_of_the_paper(depth, layer):
 
 @pytest.mark.parametrize("module", [TimeMix(4), ChannelMix(4)], ids=["time", "channel"])
 def test_linears_start_uniform_within_one_over_the_root_of_their_inputs(module):
-    params = module.init(jax.random.key(0), jnp.zeros((1, 2, 64)), 0)["params"]
+    params = started(module, jnp.zeros((1, 2, 64)), 0)
     linears = {name: leaf for name, leaf in params.items() if isinstance(leaf, dict)}
     assert len(linears) in (3, 4)
     for name, linear in linears.items():

@@ -53,7 +53,7 @@ def tiny():
 @pytest.fixture(scope="module")
 def started():
     """(config, params) at initialisation, large enough to see distributions."""
-    config = {"image_size": 8, "patch_size": 2, "width": 64, "depth": 8}
+    config = {"image_size": 8, "patch_size": 2, "width": 64, "depth": 6}
     return config, initial(config)
 
 
@@ -221,7 +221,7 @@ def test_every_block_starts_with_weights_of_its_own(started):
     _, params = started
     kernel = lambda group: params[group]["time_mix"]["key"]["kernel"]
     kernels = [*kernel("in_blocks"), kernel("mid_block"), *kernel("out_blocks")]
-    assert len(kernels) == 9
+    assert len(kernels) == 7
     assert all(jnp.abs(a - b).max() > 0.1 for i, a in enumerate(kernels) for b in kernels[:i])
 
 
@@ -270,12 +270,21 @@ def test_weights_start_as_the_paper_says(started):
     assert (params["in_blocks"]["reconstruction"]["tokens"] == 1).all()
 
 
+def test_every_neuron_of_the_release_is_silent_at_first_and_the_output_is_the_last_bias(started):
+    config, params = started
+    apply = jax.jit(lambda params: build(config).apply({"params": params}, X, T_B, Y_B, mutable=["spikes"]))
+    output, sown = apply(params)
+    rates = np.concatenate([np.ravel(rate) for rate in jax.tree.leaves(sown)])
+    assert len(rates) == 2 * 7 and (rates == 0).all()
+    assert (output == params["smooth"]["bias"]).all()
+
+
 def test_positions_are_added_to_the_condition_token_and_every_patch(small):
     config, params = small
     expected = run(config, params)
     assert params["position"].shape == (5, 8)
     for place in range(5):
-        other = params | {"position": params["position"].at[place].add(jnp.linspace(-2, 2, 8))}
+        other = params | {"position": jnp.asarray(params["position"]).at[place].add(jnp.linspace(-2, 2, 8))}
         assert jnp.abs(run(config, other) - expected).max() > 1e-3
 
 
