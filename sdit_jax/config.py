@@ -132,7 +132,7 @@ def parse_duration(text: str, field: str) -> tuple[float, str] | None:
         return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(\w+|%)?\s*", text)
     unit = (match[2] or "steps") if match else ""
-    unit = {"step": "steps", "epoch": "epochs", "image": "images", "percent": "%"}.get(unit, unit)
+    unit = {"step": "steps", "epoch": "epochs", "image": "images", "examples": "images", "percent": "%"}.get(unit, unit)
     if match is None or unit not in UNITS:
         raise InputError(f"{field}: found {text!r}, allowed are a number with one of {', '.join(UNITS)}, or 'never'")
     return float(match[1]), unit

@@ -20,6 +20,7 @@ from sdit_jax.models.presets import preset
         ("1 epoch", 5),
         ("0.5 epochs", 2),
         ("1000 images", 5),
+        ("1000 examples", 5),
         ("1 image", 1),
         ("25%", 50),
         ("25 %", 50),

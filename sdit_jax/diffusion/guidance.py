@@ -10,7 +10,7 @@ Denoise = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def guided(denoise: Callable[..., Any], y_B: jax.Array | None, *, null: int, scale: float = 1.0, channels: int) -> Denoise:
-    """A denoise(x, t) that predicts noise = (1 - scale) noise(x, t, null) + scale noise(x, t, y), as one batch of twice the size.
+    """A denoise(x, t): noise = (1 - scale) noise(x, t, null) + scale noise(x, t, y), as one batch of twice the size.
 
     Scales 1 (no guidance) and 0 (no labels) need one prediction and cost nothing more. A learned variance is the conditional
     one's. `channels` is the number of channels of x, after which the variance starts.

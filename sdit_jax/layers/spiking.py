@@ -12,8 +12,8 @@ class Spiking(nn.Module):
 
     With `normalized`, the current is first brought to threshold scale, threshold * (gain * LayerNorm(current) + bias) with
     learned gain and bias per channel, both from 1: currents start around the threshold, where surrogate gradients are largest,
-    and a quarter of all steps spike. Without it (the release) currents start far below, and every neuron is silent at first
-    (PAPER section 5).
+    and neurons fire from the first training step. Without it (the release) currents start far below, and every neuron is silent
+    at first (PAPER section 5).
 
     Sows the mean firing rate as "firing_rate" in the collection "spikes". Source: PAPER section 4.
     """

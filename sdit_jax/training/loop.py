@@ -89,7 +89,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
             unread.append((step, health))
             while len(unread) > (0 if any(due.values()) or draws else 1):
                 read_step, read_health = unread.popleft()
-                loss = _check(read_step, read_health, state, checkpoints)
+                loss = check_health(read_step, read_health, state, checkpoints)
                 progress.advance(config.batch_size, read_step, loss)
 
             if due["log"]:
@@ -134,7 +134,7 @@ def _flat(config, prefix=""):
     return flat
 
 
-def _check(step, health, state, checkpoints):
+def check_health(step: int, health: Health, state: TrainState, checkpoints: Checkpoints) -> float:
     """The loss of a step. Raises TrainingFailed if it, or a parameter after the step, is not finite."""
     terms = {name: float(value) for name, value in jax.device_get(health.terms).items()}
     bad = next((f"loss term {name!r} is {value}" for name, value in terms.items() if not math.isfinite(value)), None)

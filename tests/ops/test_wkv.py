@@ -121,6 +121,17 @@ def test_huge_keys_are_safe_and_right(name, bidirectional):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_rounding_does_not_add_up_over_a_long_sequence(name):
+    L = 4096
+    rng = np.random.default_rng(0)
+    w, k, v = np.float32([1e-4, 1e-3, 1e-2]), rng.normal(20, 1, (1, L, C)).astype(np.float32), rng.normal(size=(1, L, C))
+    _, mean, log_mass = jax.jit(lambda *a: ours(name, *a))(w, np.zeros(C, np.float32), k, v.astype(np.float32))
+    weight = k.astype(np.float64) - np.arange(L)[::-1, None] * w.astype(np.float64)
+    np.testing.assert_allclose(log_mass, np.log(np.exp(weight).sum(1)), rtol=2e-7)  # The last place of a float32.
+    np.testing.assert_allclose(mean, (np.exp(weight) * v).sum(1) / np.exp(weight).sum(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_single_token_without_a_past_is_its_value(name):
     w, u, k, v = inputs(1, with_state=False)
     y, mean, log_mass = jax.jit(lambda *a: ours(name, *a))(w, u, k, v)
