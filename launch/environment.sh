@@ -6,15 +6,18 @@ extras="${EXTRAS:-}"
 stamp=".venv/.installed-${extras:-core}"
 sum="$(cat setup.cfg pyproject.toml constraints.txt | cksum)"
 
+fits() {
+    "$1" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null
+}
+
 find_python() {
-    local candidate
-    for candidate in ${PYTHON:-} python3.12 python3.11 python3 python; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; then
+    local candidate found
+    for candidate in "${PYTHON:-python3.12}" python3.12 python3.11 python3 python; do
+        if fits "$candidate"; then
             echo "$candidate"
             return
         fi
     done
-    local found
     found="$(python3 --version 2>/dev/null || echo 'no Python 3')"
     echo "error: found $found; Python 3.11 or 3.12 is needed (name one with PYTHON=/path/to/python)" >&2
     return 2
@@ -24,7 +27,7 @@ if [ -z "$extras" ]; then done_by=.venv/.installed-*; else done_by="$stamp"; fi
 if ! grep -qsxF "$sum" $done_by; then
     python="$(find_python)" || exit 2
     echo "environment: installing into .venv with $("$python" --version), about a minute and 1 GB"
-    .venv/bin/python -c '' 2>/dev/null || "$python" -m venv --clear .venv || exit 1
+    fits .venv/bin/python || "$python" -m venv --clear .venv || exit 1
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
         --editable ".${extras:+[$extras]}" || { echo "error: the packages could not be installed (see above)" >&2; exit 1; }
     echo "$sum" > "$stamp"

@@ -16,7 +16,7 @@ from absl import flags
 from sdit_jax import command_line
 from sdit_jax.benchmarks.measure import machine
 from sdit_jax.benchmarks.operators import bench_lif, bench_wkv
-from sdit_jax.benchmarks.training import bench_sample, bench_startup, bench_train
+from sdit_jax.benchmarks.training import STARTUP_CONFIG, bench_sample, bench_startup, bench_train
 from sdit_jax.config import InputError
 
 BENCHMARKS = {
@@ -27,12 +27,14 @@ OUT = flags.DEFINE_string("out", "", "JSON file to write.")
 
 
 def main() -> None:
-    for name in WHAT.value:
+    for name in WHAT.value or [""]:
         if name not in BENCHMARKS:
             raise InputError(f"--what: found {name!r}, allowed are {', '.join(BENCHMARKS)}")
     out = Path(OUT.value)
-    if not out.parent.is_dir():
-        raise InputError(f"--out: the folder {out.parent} does not exist")
+    if out.is_dir() or not out.parent.is_dir():
+        raise InputError(f"--out: found {out}, must be a file in a folder that exists")
+    if "startup" in WHAT.value and not Path(STARTUP_CONFIG).is_file():
+        raise InputError(f"--what: startup needs {STARTUP_CONFIG}; run it in the repository's root")
     jax.config.update("jax_enable_compilation_cache", False)  # Compile times are to be those of a first run.
     results = {"machine": machine()}
     for name in WHAT.value:

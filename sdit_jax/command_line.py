@@ -53,24 +53,26 @@ def _parse(argv, required):
         if len(rest) > 1:
             raise InputError(f"{rest[1]}: unexpected argument; flags are written --name=value")
         for name in required:
-            if not flags.FLAGS[name].present:
+            if not flags.FLAGS[name].present or (name != "config" and not flags.FLAGS[name].value):
                 raise InputError(f"--{name}: missing; see --help")
         if "config" in required:
             path = config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]
             if not Path(path).is_file():
                 raise InputError(f"--config: no such file {path}")
         return rest
-    except (KeyError, AttributeError) as error:  # How ml_collections reports an override of a field that is not there.
-        _fail(_unknown_field(str(error), argv), 2)
     except Exception as error:  # Config files run the user's code, which raises what it likes: its last line says it.
-        _fail(str(error).splitlines()[-1].removeprefix("sdit_jax.config.InputError: "), 2)
+        message = (str(error).splitlines() or [""])[-1].removeprefix("sdit_jax.config.InputError: ")
+        _fail(_unknown_field(str(error), argv) or message or f"--config: {type(error).__name__}", 2)
 
 
 def _unknown_field(message, argv):
-    name = re.findall(r"\w+", message)[0]
+    """What ml_collections means by the bare name of an overridden field that is not there; None for other messages."""
+    name = next(iter(re.findall(r"\w+", message)), "")
     given = (arg.lstrip("-").split("=")[0] for arg in argv[1:])
-    field = next((arg for arg in given if arg.startswith("config.") and name in arg.split(".")), name)
+    field = next((arg for arg in given if arg.startswith("config.") and name in arg.split(".")[1:]), None)
     meant = re.search(r'Did you mean "(\w+)"', message)
+    if field is None or not re.match(r"\W*\w+\W*(\\n|\n|$)", message):
+        return None
     return f"{field}: unknown field {name!r}" + (f", did you mean {meant[1]!r}?" if meant else "; --dry_run prints all fields")
 
 

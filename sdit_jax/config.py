@@ -7,6 +7,7 @@ overridden on the command line with `--config.FIELD=VALUE`; the resolved configu
 import json
 import math
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +15,7 @@ from typing import Any, TypeAlias
 import ml_collections
 
 Config: TypeAlias = Any  # An ml_collections.ConfigDict, whose fields no type checker knows.
+MAX_SEED = 2**32 - 1  # JAX's keys take no more.
 UNITS = ("steps", "epochs", "images", "%")
 
 
@@ -93,8 +95,8 @@ def validate(config: Config) -> None:
         value = _get(config, name)
         if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):
             raise InputError(f"config.{name}: found {value}, must be {'positive' if name in positive else '0 or more'}")
-    if config.seed < 0:
-        raise InputError(f"config.seed: found {config.seed}, must be 0 or more")
+    if not 0 <= config.seed <= MAX_SEED:
+        raise InputError(f"config.seed: found {config.seed}, must be in 0..{MAX_SEED}")
     for name in ("duration", "optimizer.warmup", "checkpoint.every", "log.every", "samples.every"):
         parse_duration(_get(config, name), f"config.{name}")
 
@@ -130,7 +132,7 @@ def parse_duration(text: str, field: str) -> tuple[float, str] | None:
     """("1600 epochs") -> (1600.0, "epochs"); a bare number counts steps; None for "never". Raises InputError."""
     if text.strip() == "never":
         return None
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(\w+|%)?\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]+)?)\s*(\w+|%)?\s*", text)
     unit = (match[2] or "steps") if match else ""
     unit = {"step": "steps", "epoch": "epochs", "image": "images", "examples": "images", "percent": "%"}.get(unit, unit)
     if match is None or unit not in UNITS:
@@ -176,15 +178,14 @@ def parse_arg(arg: str | None, **defaults: bool | int | float | str) -> Config:
     return ml_collections.ConfigDict(values)
 
 
-def make_run_folder(workdir: Path) -> None:
+def make_folder(path: Path) -> None:
     """Makes the folder where it is missing. Raises InputError where it cannot be written."""
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / ".writable"
-        probe.touch()
-        probe.unlink()
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
     except OSError as error:
-        raise InputError(f"{workdir}: the run folder cannot be written ({error.strerror})") from None
+        raise InputError(f"{path}: the folder cannot be written ({error.strerror})") from None
 
 
 def save(config: Config, path: Path) -> None:
@@ -202,6 +203,9 @@ def load(workdir: Path) -> Config:
     if not path.is_file():
         raise InputError(f"{workdir}: not a run folder, it holds no config.json")
     try:
-        return ml_collections.ConfigDict(json.loads(path.read_text()))
-    except (ValueError, UnicodeDecodeError) as error:
+        found = json.loads(path.read_text())
+    except ValueError as error:
         raise InputError(f"{path}: damaged, not JSON ({error})") from None
+    if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
+        raise InputError(f"{path}: damaged, not a configuration with a model")
+    return ml_collections.ConfigDict(found)

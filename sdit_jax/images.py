@@ -20,9 +20,10 @@ def to_uint8(images: jax.Array) -> jax.Array:
     return jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.uint8)
 
 
-def grid(images: np.ndarray, columns: int, min_side: int = 64) -> np.ndarray:
+def grid(images: np.ndarray, columns: int = 10, min_side: int = 64) -> np.ndarray:
     """uint8 (N, H, W, C) as one RGB picture, row by row, small images enlarged to whole pixels of at least `min_side`."""
     N, H, W, C = images.shape
+    columns = min(columns, N)
     zoom = max(1, -(-min_side // H))
     rows = -(-N // columns)
     if C == 1:
@@ -31,6 +32,14 @@ def grid(images: np.ndarray, columns: int, min_side: int = 64) -> np.ndarray:
     cells[:N, : H * zoom, : W * zoom] = images.repeat(zoom, 1).repeat(zoom, 2)
     _, h, w, _ = cells.shape
     return cells.reshape(rows, columns, h, w, 3).swapaxes(1, 2).reshape(rows * h, columns * w, 3)[:-MARGIN, :-MARGIN]
+
+
+def save_npz(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """Writes images as arr_0 and labels as labels, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(file, images, labels=labels)
+    partial.replace(path)
 
 
 def save_png(picture: np.ndarray, path: Path) -> None:

@@ -25,10 +25,10 @@ WORKDIR = flags.DEFINE_string("workdir", "", "Run folder to make; must not hold 
 def main() -> None:
     workdir = Path(WORKDIR.value)
     model_config, params = release.load(CHECKPOINT.value)
-    if (workdir / "config.json").exists():
+    if (workdir / "config.json").exists() or (workdir / "checkpoints").exists():
         raise InputError(f"--workdir: {workdir} already holds a run; name a new folder")
     run = config.default_config(model_config)
-    config.make_run_folder(workdir)
+    config.make_folder(workdir)
     with Checkpoints(workdir) as checkpoints:
         checkpoints.save(TrainState(jnp.zeros((), jnp.int32), params, ema=None, optimizer={}))
     config.save(run, workdir / "config.json")

@@ -27,7 +27,7 @@ SAMPLER = flags.DEFINE_string("sampler", "ddim", "ddim (deterministic) or ddpm (
 STEPS = flags.DEFINE_integer("steps", 50, "Sampling steps.")
 GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Classifier-free guidance scale; 1 is none, 0 ignores the labels.")
 LABELS = flags.DEFINE_list("labels", [], "Labels, repeated to n images; default 0, 1, 2, ...")
-SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0, upper_bound=config.MAX_SEED)
 WEIGHTS = flags.DEFINE_enum("weights", None, ["ema", "raw"], "Averaged or raw weights; default ema where the run has one.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images at a time.", lower_bound=1)
 
@@ -37,7 +37,8 @@ def main() -> None:
     run = config.load(workdir)
     config.validate(run)
     model, schedule = build(run.model), make_schedule(run.diffusion)
-    check_sampling(SAMPLER.value, STEPS.value, schedule, prefix="--")
+    chosen = {"sampler": SAMPLER.value, "steps": STEPS.value, "guidance": GUIDANCE.value}
+    check_sampling(model, schedule, **chosen, prefix="--")
     labels = parse_labels(LABELS.value, N.value, model.num_classes)
     averaged = run.ema.half_life > 0
     if WEIGHTS.value == "ema" and not averaged:
@@ -50,10 +51,7 @@ def main() -> None:
     with Checkpoints(workdir, run.checkpoint.keep) as checkpoints:
         step, weights = checkpoints.restore_weights(which, template)
     logging.getLogger("sdit_jax").info("%s weights of step %d", "averaged" if which == "ema" else "raw", step)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out: {out} cannot be written ({error.strerror})") from None
+    config.make_folder(out)
     sampler = make_sampler(
         model, schedule, method=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, clip_x0=run.diffusion.clip_x0
     )
@@ -61,8 +59,8 @@ def main() -> None:
         sampler, weights, labels, seed=SEED.value, batch_size=BATCH_SIZE.value,
         progress=lambda batches: tqdm(batches, unit=" batches"),
     )  # fmt: skip
-    np.savez(out / "samples.npz", made, labels=labels)
-    images.save_png(images.grid(made, columns=10 if len(made) >= 10 else len(made)), out / "grid.png")
+    images.save_npz(out / "samples.npz", made, labels=labels)
+    images.save_png(images.grid(made), out / "grid.png")
     print(out / "samples.npz", out / "grid.png", sep="\n")
 
 
@@ -71,7 +69,7 @@ def parse_labels(texts: list[str], n: int, num_classes: int) -> np.ndarray:
     if not texts:
         return example_labels(n, num_classes).astype(np.int32)
     for text in texts:
-        if not text.strip().isdigit() or int(text) >= num_classes:
+        if not (text.isascii() and text.strip().isdigit()) or int(text) >= num_classes:
             allowed = f"0..{num_classes - 1}" if num_classes else "none, the model has no labels"
             raise InputError(f"--labels: found {text!r}, allowed are {allowed}")
     return np.resize(np.array([int(text) for text in texts], np.int32), n)

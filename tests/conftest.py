@@ -33,18 +33,24 @@ def _config(**changes):
     return config
 
 
-def _command(verb, *flags):
-    """`python -m sdit_jax.VERB FLAGS`, the training command with the small configuration."""
-    if verb == "train":
+def _command(verb, *flags, preset=True):
+    """`python -m sdit_jax.VERB FLAGS`, the training command with the small configuration unless preset=False."""
+    if verb == "train" and preset:
         flags = ("--config=configs/digits.py:tiny", *(f"--config.{name}={value}" for name, value in SMALL.items()), *flags)
     return [sys.executable, "-m", f"sdit_jax.{verb}", *map(str, flags)]
 
 
-def _run(verb, *flags, **environment):
+def _run(verb, *flags, preset=True, **environment):
     """Runs a command in the repository's root; the result holds returncode, stdout and stderr."""
     environment = os.environ | environment
     return subprocess.run(
-        _command(verb, *flags), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+        _command(verb, *flags, preset=preset),
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 

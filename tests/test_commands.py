@@ -31,6 +31,10 @@ TRAINING_MISTAKES = {
     "no duration": (("--config.duration=soon",), ("config.duration", "soon", "epochs")),
     "missing data": (("--config.data.name=mnist", "--config.data.dir=/nowhere"), ("config.data.dir", "/nowhere")),
     "unknown data": (("--config.data.name=minst",), ("config.data.name", "minst", "mnist")),
+    "grey as two channels": (("--config.model.channels=2",), ("config.model.channels", "2", "1 or 3")),
+    "seed too large": (("--config.seed=4294967296",), ("config.seed", "4294967296", "4294967295")),
+    "no guidance": (("--config.samples.guidance=nan",), ("config.samples.guidance", "nan")),
+    "unset variable": (("--workdir=",), ("--workdir", "missing")),
     "unknown sampler": (("--config.samples.sampler=euler",), ("config.samples.sampler", "euler", "ddim")),
 }
 
@@ -49,9 +53,10 @@ def test_a_batch_that_does_not_divide_over_the_devices_names_both_numbers(small,
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that nobody can write")
-def test_a_folder_that_cannot_be_written_is_named(small):
-    assert_one_clear_line(small.run("train", "--workdir=/proc/run"), "/proc/run", "cannot be written")
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs folders that nobody can write")
+@pytest.mark.parametrize("folder", ["/proc/run", "/proc/self"])
+def test_a_folder_that_cannot_be_made_or_written_is_named(small, folder):
+    assert_one_clear_line(small.run("train", f"--workdir={folder}"), folder, "cannot be written")
 
 
 SAMPLING_MISTAKES = {
@@ -64,7 +69,10 @@ SAMPLING_MISTAKES = {
     "unknown sampler": ("trained", ("--sampler=euler",), ("--sampler", "euler", "ddim")),
     "unknown weights": ("trained", ("--weights=best",), ("weights", "best", "ema")),
     "no images": ("trained", ("--n=0",), ("n", "0")),
-    "out not a folder": ("trained", ("--out=/proc/samples",), ("--out", "/proc/samples")),
+    "label of another alphabet": ("trained", ("--labels=²",), ("--labels", "0..9")),
+    "guidance not finite": ("trained", ("--guidance=nan",), ("--guidance", "nan")),
+    "out cannot be made": ("trained", ("--out=/proc/samples",), ("/proc/samples", "cannot be written")),
+    "damaged config": ("damaged", (), ("damaged", "config.json")),
 }
 
 
@@ -73,6 +81,8 @@ def test_a_mistake_in_sampling_is_one_line_and_writes_nothing(small, trained, tm
     name, flags, words = SAMPLING_MISTAKES[mistake]
     (tmp_path / "empty").mkdir()
     (tmp_path / "unsaved").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.json").write_text('{"model": 3}')
     (tmp_path / "unsaved" / "config.json").write_text(json.dumps(trained.config.to_dict()))
     workdir = trained.workdir if name == "trained" else tmp_path / name
     assert_one_clear_line(small.run("sample", f"--workdir={workdir}", f"--out={tmp_path / 'out'}", *flags), *words)
@@ -133,4 +143,5 @@ def test_a_mistake_in_importing_is_one_line_and_writes_nothing(small, tmp_path, 
 def test_help_shows_examples_and_flags(small, verb):
     done = small.run(verb, "--help")
     assert done.returncode == 0
-    assert f"python -m sdit_jax.{verb}" in done.stdout and "--out" in done.stdout or "--workdir" in done.stdout
+    assert f"python -m sdit_jax.{verb}" in done.stdout
+    assert "--out:" in done.stdout or "--workdir:" in done.stdout

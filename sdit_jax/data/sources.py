@@ -49,12 +49,18 @@ def load(name: str, split: str, directory: str | Path) -> Images:
             raise InputError(f"config.data.dir: empty; set it to the folder that holds the original files of {name}")
         if not Path(directory).is_dir():
             raise InputError(f"config.data.dir: found {str(directory)!r}, which is not a folder")
-    images = read(split, Path(directory))
-    wrong = np.flatnonzero(images.labels >= images.num_classes)
+    try:
+        return read(split, Path(directory))
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
+
+
+def _checked(labels, path, num_classes=10):
+    """Labels as int32. Raises InputError for one outside 0..num_classes-1."""
+    wrong = np.flatnonzero(labels >= num_classes)
     if len(wrong):
-        found = f"label {images.labels[wrong[0]]} at image {wrong[0]}"
-        raise InputError(f"{directory}: found {found}, {name} has labels 0..{images.num_classes - 1}")
-    return images
+        raise InputError(f"{path}: found label {labels[wrong[0]]} at image {wrong[0]}, must be in 0..{num_classes - 1}")
+    return labels.astype(np.int32)
 
 
 def _digits(split, directory):
@@ -68,7 +74,7 @@ def _idx_pair(split, directory):
     images_name, labels_name, count = IDX_FILES[split]
     images = _idx(directory, images_name, (count, 28, 28))
     labels = _idx(directory, labels_name, (count,))
-    return Images(images[..., None], labels.astype(np.int32))
+    return Images(images[..., None], _checked(labels, directory / labels_name))
 
 
 def _idx(directory, name, shape):
@@ -79,7 +85,7 @@ def _idx(directory, name, shape):
         raise InputError(f"{directory / name}.gz: no such file (nor without .gz)")
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: damaged or cut short, cannot be decompressed ({error})") from None
     header = 4 + 4 * len(shape)
     expected = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">i4").tobytes()
@@ -93,17 +99,17 @@ def _idx(directory, name, shape):
 def _cifar10(split, directory):
     """Records of one label byte and 3 x 32 x 32 pixel bytes, channels first."""
     size = CIFAR_IMAGES * CIFAR_RECORD
-    batches = []
+    batches, labels = [], []
     for name in CIFAR_FILES[split]:
         path = directory / name
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         if path.stat().st_size != size:
             raise InputError(f"{path}: found {path.stat().st_size:,} bytes, expected {size:,}")
-        batches.append(np.fromfile(path, np.uint8).reshape(CIFAR_IMAGES, CIFAR_RECORD))
-    records = np.concatenate(batches)
-    images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return Images(np.ascontiguousarray(images), records[:, 0].astype(np.int32))
+        records = np.fromfile(path, np.uint8).reshape(CIFAR_IMAGES, CIFAR_RECORD)
+        batches.append(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        labels.append(_checked(records[:, 0], path))
+    return Images(np.concatenate(batches), np.concatenate(labels))
 
 
 SOURCES: dict[str, tuple[tuple[str, ...], Callable]] = {

@@ -13,8 +13,9 @@ def fit(images: np.ndarray, size: int, channels: int) -> np.ndarray:
     brings CIFAR-10 from 32 to 28); grey is repeated to 3 channels. Raises InputError where channels cannot be made to fit.
     """
     found = images.shape[-1]
-    if channels != found and found != 1:
-        raise InputError(f"config.model.channels: found {channels}, the images have {found}")
+    if channels != found and (found, channels) != (1, 3):
+        allowed = "1 or 3, the images are grey" if found == 1 else f"{found}, as the images have"
+        raise InputError(f"config.model.channels: found {channels}, must be {allowed}")
     if images.shape[1:3] != (size, size):
         resized = [_resize(image, size) for image in images]
         images = np.stack(resized).reshape(len(images), size, size, found)

@@ -75,7 +75,7 @@ def load(path: str | Path) -> tuple[Config, dict]:
         _check_shapes(config, params)
     except KeyError as error:
         raise InputError(f"{path}: not a checkpoint of the release, {error.args[0]} is missing") from None
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         raise InputError(f"{path}: not a checkpoint of the release, its arrays do not fit together ({error})") from None
     return config, params
 
@@ -90,6 +90,8 @@ def _check_shapes(config, params):
         if found[path].shape != leaf.shape:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(f"{name}: found shape {found[path].shape}, expected {leaf.shape}")
+        if not np.isfinite(found[path]).all():
+            raise ValueError(f"{jax.tree_util.keystr(path, simple=True, separator='/')} is not finite")
 
 
 def _read_npz(path):

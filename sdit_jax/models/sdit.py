@@ -71,7 +71,6 @@ class SDiT(nn.Module):
         With train=True labels are dropped at random, which needs the random stream "label_dropout".
         """
         half = self.depth // 2
-        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
         condition = TimeEmbed(self.width, name="time_embed")(t_B)
         if self.num_classes:
             if y_B is None:
@@ -82,7 +81,7 @@ class SDiT(nn.Module):
         x += self.param("position", nn.initializers.zeros, x.shape[1:])
 
         x, skips = self._blocks("in_blocks", half)(x, None, jnp.arange(half))
-        x, _ = block(**self._block_fields(), name="mid_block")(x, None, half)
+        x, _ = self._block_class()(**self._block_fields(), name="mid_block")(x, None, half)
         x, _ = self._blocks("out_blocks", half, fuses_skip=self.skips)(x, skips[::-1], jnp.arange(half))
 
         out_channels = self.channels * (2 if self.learned_variance else 1)
@@ -90,6 +89,9 @@ class SDiT(nn.Module):
         x = unpatchify(x[:, 1:], self.patch_size)
         kernel_init, bias_init = (UNIFORM, _uniform_bias) if self.smooth_init == "random" else (_delta, nn.initializers.zeros)
         return nn.Conv(out_channels, (3, 3), kernel_init=kernel_init, bias_init=bias_init, name="smooth")(x)
+
+    def _block_class(self):
+        return nn.remat(Block, prevent_cse=False) if self.remat else Block
 
     def _block_fields(self):
         return {
@@ -112,7 +114,7 @@ class SDiT(nn.Module):
     def _blocks(self, name, length, fuses_skip=False):
         """`length` blocks as one scan over stacked parameters: compiled once, the same checkpoint however it is unrolled."""
         scan = nn.scan(
-            nn.remat(Block, prevent_cse=False) if self.remat else Block,
+            self._block_class(),
             variable_axes={"params": 0, "spikes": 0},
             split_rngs={"params": True},
             in_axes=(0 if fuses_skip else nn.broadcast, 0),  # pyright: ignore[reportArgumentType]

@@ -55,8 +55,12 @@ class Checkpoints:
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest state that can be read, placed as `like`; None where there is no checkpoint.
 
-        A damaged checkpoint is named in a warning and set aside, and the one before is used. Raises InputError if all are.
+        A damaged checkpoint is named in a warning and set aside, and the one before is used. Raises InputError if all are, or
+        if they hold weights only.
         """
+        steps = self.manager.all_steps()
+        if steps and not any((self.folder / str(step) / "optimizer").is_dir() for step in steps):
+            raise InputError(f"{self.folder}: holds weights only, as imported; they can be sampled, not trained further")
 
         def read(step):
             parts = {"params": like.params, "optimizer": like.optimizer, "ema": like.ema}
@@ -85,16 +89,25 @@ class Checkpoints:
         return found
 
     def _newest_readable(self, read, set_aside):
-        steps = sorted(self.manager.all_steps(), reverse=True)
-        for step in steps:
+        damaged = {}
+        for step in sorted(self.manager.all_steps(), reverse=True):
             try:
-                return read(step)
+                found = read(step)
             except Exception as error:  # Orbax and tensorstore raise many kinds for a damaged file.
-                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                log.warning("checkpoint %s is damaged (%s); trying the one before", self.folder / str(step), reason)
-                if set_aside:
-                    (self.folder / str(step)).rename(self.folder.parent / f"damaged_checkpoint_{step}")
-                    self.manager.reload()
-        if steps:
-            raise InputError(f"{self.folder}: none of its checkpoints ({', '.join(map(str, steps))}) can be read")
+                damaged[step] = (str(error).splitlines() or [type(error).__name__])[0][:200]
+                log.warning("checkpoint %s cannot be read (%s); trying the one before", self.folder / str(step), damaged[step])
+                continue
+            if set_aside and damaged:  # Only now is it sure that the fault is theirs, and there is something to go on with.
+                for bad in damaged:
+                    self._set_aside(bad)
+                self.manager.reload()
+            return found
+        if damaged:
+            step, reason = next(iter(damaged.items()))
+            raise InputError(f"{self.folder}: none of its checkpoints can be read; the newest, {step}: {reason}")
         return None
+
+    def _set_aside(self, step):
+        name = f"damaged_checkpoint_{step}"
+        taken = len(list(self.folder.parent.glob(f"{name}*")))
+        (self.folder / str(step)).rename(self.folder.parent / (f"{name}_{taken}" if taken else name))

@@ -18,13 +18,13 @@ from sdit_jax.training import sharding
 from sdit_jax.training.checkpoint import Checkpoints
 from sdit_jax.training.metrics import MetricWriter
 from sdit_jax.training.plan import Plan, example_labels, make_plan
-from sdit_jax.training.progress import Progress, StopRequest
+from sdit_jax.training.progress import Progress, StopRequest, only_user
 from sdit_jax.training.sampling import generate, make_sampler
 from sdit_jax.training.state import TrainState
 from sdit_jax.training.step import Health, empty_averages, make_train_step
 
 # Fields that may differ when a run goes on: they do not change what is trained.
-MAY_CHANGE = ("duration", "checkpoint", "log", "samples", "data.dir")
+MAY_CHANGE = ("checkpoint.", "log.", "samples.", "data.dir")
 log = logging.getLogger(__name__)
 
 
@@ -43,22 +43,26 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
     """
     # 1. Everything that can be wrong with the configuration is found before anything is written.
     plan = make_plan(config)
+    _check_same_run(config, workdir)
     if dry_run:
         print(config, plan.overview(), plan.describe(), "dry run: nothing was written", sep="\n")
         return None
-    _open_run_folder(config, workdir)
+    fields.make_folder(workdir)
     log.info("%s", plan.describe())
 
     # 2. The state: the newest checkpoint that can be read, else a new one.
     with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())  # First in, last out: it listens until the last save is finished.
+        if jax.process_index() == 0:
+            stack.enter_context(only_user(workdir))
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
-        stop = stack.enter_context(StopRequest())
         state = plan.new_state()
         state = checkpoints.restore(like=state) or state
         start = int(state.step)
         if start >= plan.total_steps:
             log.info("%s has already reached step %d of %d: nothing to do", workdir, start, plan.total_steps)
             return state
+        fields.save(config, workdir / "config.json")
         log.info("starting at step %d, the first step compiles", start)
 
         # 3. What happens at every step, and now and then.
@@ -81,7 +85,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
                 name: last or (every > 0 and step % every == 0)
                 for name, every in (("log", plan.log_every), ("save", plan.checkpoint_every))
             }
-            draws = step == plan.total_steps or (plan.samples_every > 0 and step % plan.samples_every == 0)
+            draws = step == plan.total_steps or (plan.samples_every > 0 and step % plan.samples_every == 0 and not stopping)
             if step == start + 1:  # Compiled by now; the clock starts here.
                 jax.block_until_ready(health)
                 window_start, clock = step, time.monotonic()
@@ -115,16 +119,18 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
         return state
 
 
-def _open_run_folder(config, workdir):
-    """Makes the folder and its config.json, or checks that the run in it is this one."""
-    fields.make_run_folder(workdir)
-    if (workdir / "config.json").exists():
-        before, now = _flat(fields.load(workdir)), _flat(config)
-        for name in sorted(before | now):
-            if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE):
-                found, kept = now.get(name), before.get(name)
-                raise InputError(f"config.{name}: found {found!r}, the run in {workdir} has {kept!r}; use another --workdir")
-    fields.save(config, workdir / "config.json")
+def _check_same_run(config, workdir):
+    """Raises InputError where the folder holds a run that this configuration would not continue."""
+    if not (workdir / "config.json").exists():
+        return
+    before, now = _flat(fields.load(workdir)), _flat(config)
+    may_change = MAY_CHANGE
+    if config.optimizer.schedule == "constant" and "%" not in config.optimizer.warmup:
+        may_change += ("duration",)  # Else the learning rate depends on it.
+    for name in sorted(before | now):
+        if before.get(name) != now.get(name) and not name.startswith(may_change):
+            found, kept = now.get(name), before.get(name)
+            raise InputError(f"config.{name}: found {found!r}, the run in {workdir} has {kept!r}; use another --workdir")
 
 
 def _flat(config, prefix=""):
@@ -144,7 +150,11 @@ def check_health(step: int, health: Health, state: TrainState, checkpoints: Chec
     if bad:
         checkpoints.wait()
         kept = checkpoints.newest()
-        where = f"the last good checkpoint is step {kept} in {checkpoints.folder}" if kept else "no checkpoint was saved yet"
+        where = (
+            f"the last good checkpoint is step {kept} in {checkpoints.folder}"
+            if kept is not None
+            else "no checkpoint was saved yet"
+        )
         raise TrainingFailed(f"step {step}: {bad}; {where}; a lower optimizer.learning_rate or a clip_norm may help")
     return terms["loss"]
 
@@ -165,7 +175,7 @@ def _grid_drawer(plan: Plan, workdir: Path):
     def draw(step, state):
         weights = state.params if state.ema is None else state.ema
         made = generate(sampler, weights, labels, seed=plan.config.seed, batch_size=chosen.n)
-        picture = images.grid(made, columns=10)
+        picture = images.grid(made)
         (workdir / "samples").mkdir(exist_ok=True)
         images.save_png(picture, workdir / "samples" / f"{step:08d}.png")
         return picture

@@ -60,5 +60,5 @@ def _step(line: str) -> int | None:
     """The step of a line; None for one that was cut short."""
     try:
         return json.loads(line)["step"] if line.endswith("\n") else None
-    except ValueError:
+    except (ValueError, TypeError, KeyError):
         return None

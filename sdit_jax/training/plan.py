@@ -1,6 +1,7 @@
 """What a configuration amounts to before anything is computed or written: every mistake in it is found here."""
 
 import dataclasses
+import math
 
 import jax
 import numpy as np
@@ -74,7 +75,8 @@ def make_plan(config: Config) -> Plan:
     sharding.check_batch_size(config.batch_size, mesh)
     model = build(config.model)
     schedule = make_schedule(config.diffusion)
-    check_sampling(config.samples.sampler, config.samples.steps, schedule, prefix="config.samples.")
+    chosen = {name: config.samples[name] for name in ("sampler", "steps", "guidance")}
+    check_sampling(model, schedule, **chosen, prefix="config.samples.")
 
     data = sources.load(config.data.name, config.data.split, config.data.dir)
     if model.num_classes not in (0, data.num_classes):
@@ -110,12 +112,16 @@ def make_schedule(config: Config) -> Schedule:
     return SCHEDULES[config.schedule](config.timesteps)
 
 
-def check_sampling(sampler: str, steps: int, schedule: Schedule, prefix: str) -> None:
-    """Raises InputError for an unknown sampler or a number of steps that the schedule does not have."""
+def check_sampling(model: SDiT, schedule: Schedule, *, sampler: str, steps: int, guidance: float, prefix: str) -> None:
+    """Raises InputError for a sampler, a number of steps or a guidance scale that model and schedule do not have."""
     if sampler not in SAMPLERS:
         raise InputError(f"{prefix}sampler: found {sampler!r}, allowed are {', '.join(SAMPLERS)}")
     if not 1 <= steps <= len(schedule):
         raise InputError(f"{prefix}steps: found {steps}, allowed are 1..{len(schedule)}")
+    if not math.isfinite(guidance):
+        raise InputError(f"{prefix}guidance: found {guidance}, must be a finite number")
+    if guidance != 1 and not (model.num_classes and model.label_dropout):
+        raise InputError(f"{prefix}guidance: found {guidance}, must be 1 for a model without labels or label dropout")
 
 
 def example_labels(n: int, num_classes: int) -> np.ndarray:

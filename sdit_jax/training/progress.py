@@ -1,10 +1,24 @@
 """Progress for a person: a bar on a terminal, a line now and then in a log file, and a wish to stop heard in time."""
 
-import io
+import fcntl
 import signal
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 
 from tqdm import tqdm
+
+from sdit_jax.config import InputError
+
+
+class Nowhere:
+    """A stream that keeps nothing."""
+
+    def write(self, text: str) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
 
 
 class Progress:
@@ -15,7 +29,7 @@ class Progress:
         self.stream = stream
         self.bar = tqdm(
             total=total_images, initial=seen_images, unit=" images", unit_scale=True, dynamic_ncols=True,
-            file=stream if self.terminal else io.StringIO(),
+            file=stream if self.terminal else Nowhere(),
         )  # fmt: skip
 
     def advance(self, images: int, step: int, loss: float) -> None:
@@ -59,3 +73,14 @@ class StopRequest:
 
     def __bool__(self) -> bool:
         return self.requested
+
+
+@contextmanager
+def only_user(workdir: Path):
+    """Holds a run folder for this process. Raises InputError where another one trains in it."""
+    with (workdir / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{workdir}: another process is training in this run folder") from None
+        yield

@@ -16,7 +16,7 @@ from sdit_jax.models import SDiT
 def make_sampler(model: SDiT, schedule: Schedule, *, method: str, steps: int, guidance: float, clip_x0: bool) -> Callable:
     """Compiled (params, labels_B or None, key) -> uint8 images (B, H, W, C): a whole trajectory from noise."""
 
-    def generate(params, y_B, key, batch: int):
+    def trajectory(params, y_B, key, batch: int):
         key_noise, key_steps = jax.random.split(key)
         x_T = jax.random.normal(key_noise, (batch, model.image_size, model.image_size, model.channels))
         denoise = guided(
@@ -26,7 +26,7 @@ def make_sampler(model: SDiT, schedule: Schedule, *, method: str, steps: int, gu
         )  # fmt: skip
         return images.to_uint8(sample(denoise, x_T, schedule, method=method, steps=steps, key=key_steps, clip_x0=clip_x0))
 
-    return jax.jit(generate, static_argnames="batch")
+    return jax.jit(trajectory, static_argnames="batch")
 
 
 def generate(sampler: Callable, params, labels_N: np.ndarray, *, seed: int, batch_size: int, progress=iter) -> np.ndarray:

@@ -75,7 +75,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
-            seen = (state.step + 1) * config.batch_size
+            seen = (state.step + 1).astype(jnp.float32) * config.batch_size
             decay = ema_decay(config.batch_size, seen, config.ema.half_life, config.ema.ramp)
             ema = optax.incremental_update(params, ema, 1 - decay)
 

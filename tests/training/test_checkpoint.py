@@ -67,8 +67,34 @@ def test_reading_weights_falls_back_but_changes_nothing(workdir, caplog):
 def test_only_damaged_checkpoints_are_an_error_not_a_fresh_start(workdir):
     for step in (2, 4):
         damage(workdir / "checkpoints" / str(step))
-    with Checkpoints(workdir) as checkpoints, pytest.raises(InputError, match="none of its checkpoints"):
-        checkpoints.restore(like=state(0, 0.0))
+    for _ in range(2):  # The second attempt finds what the first found: nothing was moved.
+        with Checkpoints(workdir) as checkpoints, pytest.raises(InputError, match="none of its checkpoints"):
+            checkpoints.restore(like=state(0, 0.0))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_same_step_damaged_twice_is_set_aside_twice(workdir):
+    for _ in range(2):
+        damage(workdir / "checkpoints" / "4")
+        with Checkpoints(workdir) as checkpoints:
+            checkpoints.restore(like=state(0, 0.0))
+            checkpoints.save(state(4, 4.0))
+    assert len(list(workdir.glob("damaged_checkpoint_4*"))) == 2
+
+
+def test_a_save_that_was_cut_short_is_ignored(workdir):
+    (workdir / "checkpoints" / "6.orbax-checkpoint-tmp").mkdir()
+    with Checkpoints(workdir) as checkpoints:
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(like=state(0, 0.0)), state(4, 4.0))
+
+
+def test_imported_weights_are_not_trained_further_and_not_moved(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state(0, 1.0).replace(optimizer={}, ema=None))
+        checkpoints.wait()
+        with pytest.raises(InputError, match="weights only"):
+            checkpoints.restore(like=state(0, 0.0))
+    assert (tmp_path / "checkpoints" / "0").is_dir()
 
 
 def test_an_empty_folder_restores_nothing_and_has_no_weights(tmp_path):

@@ -15,6 +15,7 @@ from sdit_jax.config import InputError
 from sdit_jax.training.checkpoint import Checkpoints
 from sdit_jax.training.loop import TrainingFailed, check_health, train_and_evaluate
 from sdit_jax.training.plan import make_plan
+from sdit_jax.training.progress import only_user
 from sdit_jax.training.state import TrainState
 from sdit_jax.training.step import Health
 
@@ -35,6 +36,10 @@ def restored(config, workdir):
 def metrics(workdir):
     path = workdir / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def wait_for(condition, process, seconds=240):
@@ -83,18 +88,33 @@ def metrics_steps(workdir):
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def test_sigterm_saves_and_exits_0(small, tmp_path):
-    flags = (f"--workdir={tmp_path}", "--config.duration=100000 steps", "--config.checkpoint.every=never")
+def test_sigterm_saves_and_exits_0_and_the_same_command_ends_where_an_undisturbed_run_does(small, tmp_path):
+    """With the recipe's own schedule, whose learning rate depends on the step and on the duration."""
+    changes = {"duration": "400 steps", "checkpoint.every": "never", "optimizer.schedule": "cosine", "optimizer.warmup": "5%"}
+    flags = (f"--workdir={tmp_path / 'run'}", *(f"--config.{name}={value}" for name, value in changes.items()))
     process = subprocess.Popen(
         small.command("train", *flags), cwd=small.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    wait_for(lambda: metrics_steps(tmp_path) >= 3, process)
+    wait_for(lambda: metrics_steps(tmp_path / "run") >= 3, process)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    process.send_signal(signal.SIGTERM)  # Schedulers repeat themselves.
+    _, errors = process.communicate(timeout=30)
     assert process.returncode == 0, errors
-    with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.newest() == metrics_steps(tmp_path)
-    assert "same command goes on" in errors and "Traceback" not in errors
+    assert "same command goes on" in errors
+    assert "Traceback" not in errors
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        assert 3 <= checkpoints.newest() == metrics_steps(tmp_path / "run") < 400
+
+    done = small.run("train", *flags)
+    assert done.returncode == 0, done.stderr
+    config = small.config(**{name.replace(".", "__"): value for name, value in changes.items()})
+    assert_equal(restored(config, tmp_path / "run"), train_and_evaluate(config, tmp_path / "straight"))
+
+
+def test_two_processes_in_one_run_folder_are_refused(small, tmp_path):
+    with only_user(tmp_path), pytest.raises(InputError, match="another process is training"):
+        train_and_evaluate(small.config(), tmp_path)
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_eight_devices_train_as_one_does(small, trained, tmp_path):
@@ -122,6 +142,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(small, 
         train_and_evaluate(config, tmp_path)
     last_good = int(str(failure.value).split("last good checkpoint is step ")[1].split()[0])
     assert last_good >= 4
+    assert files(tmp_path / "checkpoints" / "2") == files(trained.workdir / "checkpoints" / "2")
     state = restored(config, tmp_path)
     assert int(state.step) == last_good
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
@@ -151,11 +172,17 @@ def test_the_run_folder_holds_all_that_sampling_needs_and_the_grids(trained):
 
 
 def test_a_finished_run_is_left_alone(small, trained, caplog):
-    before = {path: path.stat().st_mtime_ns for path in trained.workdir.rglob("*") if path.name != "config.json"}
+    before = {path: path.stat().st_mtime_ns for path in trained.workdir.rglob("[!.]*") if path.is_file()}
     caplog.set_level("INFO")
     assert_equal(train_and_evaluate(trained.config, trained.workdir), trained.state)
     assert "nothing to do" in caplog.text
-    assert before == {path: path.stat().st_mtime_ns for path in trained.workdir.rglob("*") if path.name != "config.json"}
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_decaying_learning_rate_fixes_the_duration(small, trained, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(small.config(optimizer__schedule="cosine").to_dict()))
+    with pytest.raises(InputError, match="config.duration: found '8 steps'"):
+        train_and_evaluate(small.config(optimizer__schedule="cosine", duration="8 steps"), tmp_path)
 
 
 def test_another_configuration_in_the_same_folder_is_refused(small, trained):

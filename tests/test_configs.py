@@ -1,0 +1,74 @@
+"""The configurations: three are the release's recipe exactly, and every one has a `tiny` that runs."""
+
+import gzip
+import importlib.util
+
+import numpy as np
+import pytest
+
+from sdit_jax.models import build
+from sdit_jax.training.plan import make_plan
+
+RECIPE = {  # PAPER section 6.
+    "batch_size": 256, "duration": "1600 epochs", "diffusion.schedule": "linear", "diffusion.timesteps": 1000,
+    "diffusion.clip_x0": False, "optimizer.learning_rate": 1e-4, "optimizer.schedule": "constant",
+    "optimizer.warmup": "0 steps", "optimizer.b1": 0.9, "optimizer.b2": 0.999, "optimizer.weight_decay": 0.01,
+    "optimizer.clip_norm": 0.0, "ema.half_life": 0.0, "model.timesteps": 4, "model.tau": 2.0, "model.threshold": 1.0,
+    "model.reset": "hard", "model.detach_reset": False, "model.surrogate": "atan", "model.normalized_currents": False,
+    "model.gate_init": "random", "model.smooth_init": "random", "model.label_dropout": 0.1, "model.image_size": 28,
+    "model.channels": 3, "model.learned_variance": True, "model.bidirectional": False, "model.skips": True,
+}  # fmt: skip
+
+
+@pytest.fixture
+def get_config(small):
+    def load(name, arg=None):
+        file = importlib.util.spec_from_file_location(name, small.root / "configs" / f"{name}.py")
+        module = importlib.util.module_from_spec(file)
+        file.loader.exec_module(module)
+        return module.get_config(arg)
+
+    return load
+
+
+@pytest.mark.parametrize(("name", "width", "depth"), [("mnist", 384, 4), ("fashion_mnist", 384, 4), ("cifar10", 512, 8)])
+def test_the_releases_recipe_field_by_field(get_config, name, width, depth):
+    config = get_config(name)
+    for field, value in RECIPE.items():
+        group, _, leaf = field.rpartition(".")
+        assert (config[group] if group else config)[leaf] == value, field
+    assert (config.data.name, config.model.width, config.model.depth) == (name, width, depth)
+    assert build(config.model).width == width
+
+
+def zeros(folder, name):
+    """Original files of the right size, all zeros."""
+    if name == "cifar10":
+        for batch in range(1, 6):
+            (folder / f"data_batch_{batch}.bin").write_bytes(bytes(10_000 * 3073))
+    else:
+        for kind, shape in (("images-idx3", (60_000, 28, 28)), ("labels-idx1", (60_000,))):
+            header = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">i4").tobytes()
+            data = gzip.compress(header + bytes(int(np.prod(shape))), compresslevel=1)
+            (folder / f"train-{kind}-ubyte.gz").write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
+def test_the_whole_recipe_makes_a_plan(get_config, tmp_path, name):
+    zeros(tmp_path, name)
+    config = get_config(name)
+    config.data.dir = str(tmp_path)
+    plan = make_plan(config)
+    images = plan.batches.images.images
+    assert images.shape == ((50_000, 28, 28, 3) if name == "cifar10" else (60_000, 28, 28, 3))
+    assert plan.total_steps == 1600 * len(images) // 256
+    assert plan.batches(0)["image"].shape == (256, 28, 28, 3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tiny_trains_from_the_original_files(small, tmp_path):
+    zeros(tmp_path, "mnist")
+    flags = ("--config=configs/mnist.py:tiny", f"--workdir={tmp_path / 'run'}", f"--config.data.dir={tmp_path}")
+    done = small.run("train", *flags, preset=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "samples" / "00000020.png").is_file()
