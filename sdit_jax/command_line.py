@@ -12,7 +12,6 @@ from pathlib import Path
 
 import jax
 from absl import app, flags
-from ml_collections import config_flags
 
 from sdit_jax.config import InputError
 from sdit_jax.training.loop import TrainingFailed
@@ -49,16 +48,15 @@ def _parse(argv, required):
         print((main_module.__doc__ or "").strip(), flags.FLAGS.main_module_help(), sep="\n")
         sys.exit(0)
     try:
+        for path in (arg.split("=", 1)[1].split(":")[0] for arg in argv if arg.startswith("--config=")):
+            if not Path(path).is_file():
+                raise InputError(f"--config: no such file {path}")
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise InputError(f"{rest[1]}: unexpected argument; flags are written --name=value")
         for name in required:
             if not flags.FLAGS[name].present or (name != "config" and not flags.FLAGS[name].value):
                 raise InputError(f"--{name}: missing; see --help")
-        if "config" in required:
-            path = config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]
-            if not Path(path).is_file():
-                raise InputError(f"--config: no such file {path}")
         return rest
     except Exception as error:  # Config files run the user's code, which raises what it likes: its last line says it.
         message = (str(error).splitlines() or [""])[-1].removeprefix("sdit_jax.config.InputError: ")

@@ -50,8 +50,8 @@ def main() -> None:
     template = jax.eval_shape(lambda: initial_params(model, 0))
     with Checkpoints(workdir, run.checkpoint.keep) as checkpoints:
         step, weights = checkpoints.restore_weights(which, template)
-    logging.getLogger("sdit_jax").info("%s weights of step %d", "averaged" if which == "ema" else "raw", step)
     config.make_folder(out)
+    logging.getLogger("sdit_jax").info("%s weights of step %d", "averaged" if which == "ema" else "raw", step)
     sampler = make_sampler(
         model, schedule, method=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, clip_x0=run.diffusion.clip_x0
     )

@@ -114,7 +114,7 @@ def test_an_integer_passes_where_a_float_is_meant():
         ("batch_size", 0, "0.*at least 1"),
         ("duration", 1600, "1600.*str"),
         ("duration", "long", "'long'"),
-        ("seed", -1, "-1.*0 or more"),
+        ("seed", -1, "-1.*must be in 0"),
         ("data.name", None, "None.*str"),
         ("diffusion", "linear", "group"),
         ("diffusion.timesteps", 0, "at least 1"),
@@ -180,8 +180,8 @@ def test_a_run_folder_that_is_missing_empty_or_damaged_is_named(tmp_path):
 
 
 def test_a_run_folder_is_made_or_refused(tmp_path):
-    config.make_run_folder(tmp_path / "a" / "b")
+    config.make_folder(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match=re.escape(str(tmp_path / "file"))):
-        config.make_run_folder(tmp_path / "file" / "run")
+        config.make_folder(tmp_path / "file" / "run")

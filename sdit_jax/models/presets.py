@@ -4,8 +4,8 @@
 |---|---|---|---|
 | `sdit_mnist` | the release's network for MNIST and Fashion-MNIST | 11,667,259 | 4.05 G |
 | `sdit_cifar10` | the release's network for CIFAR-10 | 36,052,047 | 12.86 G |
-| `sdit_tiny` | the release's architecture, small enough for a minute on a CPU | | |
-| `digits` | beyond the release, for 8x8 images: see configs/digits.py | | |
+| `sdit_tiny` | the release's architecture, small enough for a minute on a CPU | 142,416 | |
+| `digits` | beyond the release, for 8x8 images: see configs/digits.py | 737,961 | |
 
 `sdit_*` are the release exactly; anything else says what it changes.
 """

@@ -142,7 +142,8 @@ def _flat(config, prefix=""):
 
 def check_health(step: int, health: Health, state: TrainState, checkpoints: Checkpoints) -> float:
     """The loss of a step. Raises TrainingFailed if it, or a parameter after the step, is not finite."""
-    terms = {name: float(value) for name, value in jax.device_get(health.terms).items()}
+    found = jax.device_get(health.terms)
+    terms = {name: float(found[name]) for name in sorted(found, key="loss".__eq__)}  # The sum last: a term is to blame.
     bad = next((f"loss term {name!r} is {value}" for name, value in terms.items() if not math.isfinite(value)), None)
     if bad is None and int(health.bad_parameter) >= 0:
         path, _ = jax.tree_util.tree_leaves_with_path(state.params)[int(health.bad_parameter)]

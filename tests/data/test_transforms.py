@@ -47,5 +47,5 @@ def test_grey_images_are_resized_and_repeated():
 
 @pytest.mark.parametrize("found, wanted", [(3, 1), (3, 4)])
 def test_channels_that_cannot_fit_are_refused(found, wanted):
-    with pytest.raises(InputError, match=f"config.model.channels: found {wanted}, the images have {found}"):
+    with pytest.raises(InputError, match=f"config.model.channels: found {wanted}, must be {found}"):
         fit(pixels(1, 8, 8, found), 8, wanted)

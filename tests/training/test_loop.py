@@ -126,10 +126,12 @@ def test_eight_devices_train_as_one_does(small, trained, tmp_path):
         for which, here in (("params", trained.state.params), ("ema", trained.state.ema)):
             step, weights = checkpoints.restore_weights(which, here)
             assert step == 4
-            errors = jax.tree.map(lambda x, y: np.linalg.norm(x - y) / np.linalg.norm(y), weights, here)
-            assert max(jax.tree.leaves(errors)) < 1e-5, errors
+            # Over all parameters: where a gradient vanishes, Adam divides its rounding by itself.
+            ours, theirs = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (here, weights))
+            assert np.linalg.norm(ours - theirs) < 1e-5 * np.linalg.norm(ours)
     for one, eight in zip(metrics(trained.workdir), metrics(tmp_path), strict=True):
-        np.testing.assert_allclose(one["loss"], eight["loss"], rtol=1e-5)
+        for name in ("loss", "gradient_norm"):
+            np.testing.assert_allclose(one[name], eight[name], rtol=1e-5, err_msg=name)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(small, trained, tmp_path):
