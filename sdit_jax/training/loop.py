@@ -75,6 +75,10 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
         averages, window_start, clock = jax.tree.map(jnp.copy, empty), start, time.monotonic()
         unread: deque[tuple[int, Health]] = deque()
 
+        if stop:
+            log.warning("asked to stop before step %d: nothing new to save", start + 1)
+            return state
+
         # 4. The loop. The health of a step is read while the next one runs, except before something is kept.
         for step in range(start + 1, plan.total_steps + 1):
             batch = sharding.put_batch(plan.batches(step - 1), plan.mesh)
