@@ -7,7 +7,7 @@
 | `sdit_tiny` | the release's architecture, small enough for a minute on a CPU | 142,416 | |
 | `digits` | beyond the release, for 8x8 images: see configs/digits.py | 737,961 | |
 
-`sdit_*` are the release exactly; anything else says what it changes.
+`sdit_*` are the release exactly; anything else says what it changes. MACs are PAPER section 1's, not counted here.
 """
 
 import dataclasses
