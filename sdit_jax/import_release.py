@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from absl import flags
 
 from sdit_jax import command_line, config
+from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import InputError
 from sdit_jax.models import release
-from sdit_jax.training.checkpoint import Checkpoints
 from sdit_jax.training.state import TrainState
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", "", "The release's checkpoint: .pt, or .npz with entries param/NAME.")

@@ -7,18 +7,14 @@ python -m sdit_jax.sample --workdir=runs/digits --out=samples --n=20 --labels=3,
 import logging
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import flags
 from tqdm import tqdm
 
 from sdit_jax import command_line, config, images
 from sdit_jax.config import InputError
-from sdit_jax.models import build
-from sdit_jax.training.checkpoint import Checkpoints
-from sdit_jax.training.plan import check_sampling, example_labels, make_schedule
-from sdit_jax.training.sampling import generate, make_sampler
-from sdit_jax.training.state import initial_params
+from sdit_jax.sampling.generate import example_labels, generate, make_sampler
+from sdit_jax.sampling.run import check_sampling, open_run
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder to take the weights from.")
 OUT = flags.DEFINE_string("out", "", "Folder for samples.npz and grid.png; made if missing.")
@@ -34,29 +30,17 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images at a time.", lower_
 
 def main() -> None:
     workdir, out = Path(WORKDIR.value), Path(OUT.value)
-    run = config.load(workdir)
-    config.validate(run)
-    model, schedule = build(run.model), make_schedule(run.diffusion)
-    chosen = {"sampler": SAMPLER.value, "steps": STEPS.value, "guidance": GUIDANCE.value}
-    check_sampling(model, schedule, **chosen, prefix="--")
-    labels = parse_labels(LABELS.value, N.value, model.num_classes)
-    averaged = run.ema.half_life > 0
-    if WEIGHTS.value == "ema" and not averaged:
-        raise InputError(f"--weights: found 'ema', but {workdir} keeps no average (config.ema.half_life is 0); use raw")
-    which = "ema" if averaged and WEIGHTS.value != "raw" else "params"
-    if not (workdir / "checkpoints").is_dir():
-        raise InputError(f"{workdir}: holds no checkpoints yet")
-
-    template = jax.eval_shape(lambda: initial_params(model, 0))
-    with Checkpoints(workdir, run.checkpoint.keep) as checkpoints:
-        step, weights = checkpoints.restore_weights(which, template)
+    run = open_run(workdir, WEIGHTS.value)
+    check_sampling(run.model, run.schedule, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, prefix="--")
+    labels = parse_labels(LABELS.value, N.value, run.model.num_classes)
     config.make_folder(out)
-    logging.getLogger("sdit_jax").info("%s weights of step %d", "averaged" if which == "ema" else "raw", step)
+    logging.getLogger("sdit_jax").info("%s weights of step %d", "averaged" if run.weights == "ema" else "raw", run.step)
     sampler = make_sampler(
-        model, schedule, method=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, clip_x0=run.diffusion.clip_x0
-    )
+        run.model, run.schedule, method=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value,
+        clip_x0=run.config.diffusion.clip_x0,
+    )  # fmt: skip
     made = generate(
-        sampler, weights, labels, seed=SEED.value, batch_size=BATCH_SIZE.value,
+        sampler, run.params, labels, seed=SEED.value, batch_size=BATCH_SIZE.value,
         progress=lambda batches: tqdm(batches, unit=" batches"),
     )  # fmt: skip
     images.save_npz(out / "samples.npz", made, labels=labels)

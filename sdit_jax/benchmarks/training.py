@@ -11,16 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sdit_jax import sharding
 from sdit_jax.benchmarks.measure import rotating, seconds
 from sdit_jax.config import Config, default_config
 from sdit_jax.data.sources import Images
 from sdit_jax.data.transforms import fit
-from sdit_jax.models import build
+from sdit_jax.models import build, initial_params
 from sdit_jax.models.presets import preset
-from sdit_jax.training import optimizer, sharding
-from sdit_jax.training.plan import example_labels, make_schedule
-from sdit_jax.training.sampling import make_sampler
-from sdit_jax.training.state import create, initial_params
+from sdit_jax.sampling.generate import example_labels, make_sampler
+from sdit_jax.sampling.run import make_schedule
+from sdit_jax.training import optimizer
+from sdit_jax.training.state import create
 from sdit_jax.training.step import empty_averages, make_train_step
 
 # Preset and batch size: the quickstart's, and the release's MNIST network at a batch that a laptop holds.

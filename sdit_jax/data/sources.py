@@ -64,10 +64,12 @@ def _checked(labels, path, num_classes=10):
 
 
 def _digits(split, directory):
-    del split, directory
+    """Every fifth digit is the test split."""
+    del directory
     with resources.files("sdit_jax.data").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         grey = np.round(arrays["images"] * (255 / 16)).astype(np.uint8)  # 17 grey levels
-        return Images(grey[..., None], arrays["labels"].astype(np.int32))
+        chosen = (np.arange(len(grey)) % 5 == 4) == (split == "test")
+        return Images(grey[chosen, ..., None], arrays["labels"][chosen].astype(np.int32))
 
 
 def _idx_pair(split, directory):
@@ -113,7 +115,7 @@ def _cifar10(split, directory):
 
 
 SOURCES: dict[str, tuple[tuple[str, ...], Callable]] = {
-    "digits": (("train",), _digits),
+    "digits": (("train", "test"), _digits),
     "mnist": (tuple(IDX_FILES), _idx_pair),
     "fashion_mnist": (tuple(IDX_FILES), _idx_pair),
     "cifar10": (tuple(CIFAR_FILES), _cifar10),

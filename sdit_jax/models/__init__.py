@@ -2,6 +2,10 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from sdit_jax.config import InputError
 from sdit_jax.models.presets import defaults
@@ -63,4 +67,10 @@ def build(model_config: Mapping) -> SDiT:
     return SDiT(**fields)
 
 
-__all__ = ["SDiT", "build"]
+def initial_params(model: SDiT, seed: int) -> Any:
+    """Parameters before the first step."""
+    x_BHWC = jnp.zeros((1, model.image_size, model.image_size, model.channels))
+    return model.init(jax.random.key(seed), x_BHWC, jnp.zeros(1), jnp.zeros(1, jnp.int32))["params"]
+
+
+__all__ = ["SDiT", "build", "initial_params"]

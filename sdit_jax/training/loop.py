@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import ml_collections
 
 from sdit_jax import config as fields
-from sdit_jax import images
+from sdit_jax import images, sharding
+from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import Config, InputError
-from sdit_jax.training import sharding
-from sdit_jax.training.checkpoint import Checkpoints
+from sdit_jax.sampling.generate import example_labels, generate, make_sampler
 from sdit_jax.training.metrics import MetricWriter
-from sdit_jax.training.plan import Plan, example_labels, make_plan
+from sdit_jax.training.plan import Plan, make_plan
 from sdit_jax.training.progress import Progress, StopRequest, only_user
-from sdit_jax.training.sampling import generate, make_sampler
 from sdit_jax.training.state import TrainState
 from sdit_jax.training.step import Health, empty_averages, make_train_step
 

@@ -1,22 +1,22 @@
 """What a configuration amounts to before anything is computed or written: every mistake in it is found here."""
 
 import dataclasses
-import math
 
 import jax
-import numpy as np
 import optax
 from clu import parameter_overview
 from jax.sharding import Mesh
 
 from sdit_jax import config as fields
+from sdit_jax import sharding
 from sdit_jax.config import Config, InputError
 from sdit_jax.data import sources, transforms
 from sdit_jax.data.batches import Batches
-from sdit_jax.diffusion.samplers import SAMPLERS
-from sdit_jax.diffusion.schedule import SCHEDULES, Schedule
+from sdit_jax.data.order import Order
+from sdit_jax.diffusion.schedule import Schedule
 from sdit_jax.models import SDiT, build
-from sdit_jax.training import optimizer, sharding
+from sdit_jax.sampling.run import check_sampling, make_schedule
+from sdit_jax.training import optimizer
 from sdit_jax.training.state import TrainState, create
 
 
@@ -84,9 +84,10 @@ def make_plan(config: Config) -> Plan:
             f"config.model.num_classes: found {model.num_classes}, {config.data.name} has {data.num_classes} (0 ignores them)"
         )
     data = dataclasses.replace(data, images=transforms.fit(data.images, model.image_size, model.channels))
-    batches = Batches(
-        data, batch_size=config.batch_size, seed=config.seed, shard=jax.process_index(), shards=jax.process_count()
+    order = Order(
+        len(data), batch_size=config.batch_size, seed=config.seed, shard=jax.process_index(), shards=jax.process_count()
     )
+    batches = Batches(data, order)
 
     lengths = {"batch_size": config.batch_size, "epoch_images": len(data)}
     total = fields.duration_steps(config.duration, "config.duration", **lengths)
@@ -103,27 +104,3 @@ def make_plan(config: Config) -> Plan:
         log_every=steps(config.log.every, "log.every"),
         samples_every=steps(config.samples.every, "samples.every"),
     )  # fmt: skip
-
-
-def make_schedule(config: Config) -> Schedule:
-    """The noise schedule of `config.diffusion`."""
-    if config.schedule not in SCHEDULES:
-        raise InputError(f"config.diffusion.schedule: found {config.schedule!r}, allowed are {', '.join(SCHEDULES)}")
-    return SCHEDULES[config.schedule](config.timesteps)
-
-
-def check_sampling(model: SDiT, schedule: Schedule, *, sampler: str, steps: int, guidance: float, prefix: str) -> None:
-    """Raises InputError for a sampler, a number of steps or a guidance scale that model and schedule do not have."""
-    if sampler not in SAMPLERS:
-        raise InputError(f"{prefix}sampler: found {sampler!r}, allowed are {', '.join(SAMPLERS)}")
-    if not 1 <= steps <= len(schedule):
-        raise InputError(f"{prefix}steps: found {steps}, allowed are 1..{len(schedule)}")
-    if not math.isfinite(guidance):
-        raise InputError(f"{prefix}guidance: found {guidance}, must be a finite number")
-    if guidance != 1 and not (model.num_classes and model.label_dropout):
-        raise InputError(f"{prefix}guidance: found {guidance}, must be 1 for a model without labels or label dropout")
-
-
-def example_labels(n: int, num_classes: int) -> np.ndarray:
-    """Labels 0, 1, 2, ... over and over, one per image."""
-    return np.arange(n) % max(1, num_classes)

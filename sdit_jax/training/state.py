@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from sdit_jax.models import SDiT
+from sdit_jax.models import SDiT, initial_params
 
 
 class TrainState(struct.PyTreeNode):
@@ -17,12 +17,6 @@ class TrainState(struct.PyTreeNode):
     params: Any
     ema: Any
     optimizer: Any
-
-
-def initial_params(model: SDiT, seed: int) -> Any:
-    """Parameters before the first step."""
-    x_BHWC = jnp.zeros((1, model.image_size, model.image_size, model.channels))
-    return model.init(jax.random.key(seed), x_BHWC, jnp.zeros(1), jnp.zeros(1, jnp.int32))["params"]
 
 
 def create(model: SDiT, tx: optax.GradientTransformation, seed: int, keep_ema: bool) -> TrainState:

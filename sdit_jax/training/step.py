@@ -9,13 +9,12 @@ import optax
 from clu.metrics import Average
 from jax.sharding import Mesh
 
-from sdit_jax import images
+from sdit_jax import images, sharding
 from sdit_jax.config import Config
 from sdit_jax.diffusion.loss import diffusion_loss
 from sdit_jax.diffusion.process import add_noise
 from sdit_jax.diffusion.schedule import Schedule
 from sdit_jax.models import SDiT
-from sdit_jax.training import sharding
 from sdit_jax.training.state import TrainState, ema_decay
 
 Averages = dict[str, Average]

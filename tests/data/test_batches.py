@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 
 from sdit_jax.data.batches import Batches
+from sdit_jax.data.order import Order
 from sdit_jax.data.sources import Images
 
 N = 50
 DATA = Images(np.arange(N, dtype=np.uint8).reshape(N, 1, 1, 1), np.arange(N, dtype=np.int32) % 10)
+
+
+def batches_of(**order):
+    return Batches(DATA, Order(N, **order))
 
 
 def shown(batches, steps):
@@ -17,39 +22,39 @@ def shown(batches, steps):
 
 @pytest.mark.parametrize("batch_size", [7, 10, 50, 80])
 def test_every_epoch_shows_each_image_once(batch_size):
-    batches = Batches(DATA, batch_size=batch_size, seed=0)
+    batches = batches_of(batch_size=batch_size, seed=0)
     row = shown(batches, range(4 * N // batch_size + 1))[: 3 * N].reshape(3, N)
     np.testing.assert_array_equal(np.sort(row, 1), np.tile(np.arange(N), (3, 1)))
     assert not (row[0] == np.arange(N)).all() and not (row[0] == row[1]).all() and not (row[1] == row[2]).all()
 
 
 def test_images_keep_their_labels():
-    batch = Batches(DATA, batch_size=16, seed=0)(3)
+    batch = batches_of(batch_size=16, seed=0)(3)
     np.testing.assert_array_equal(batch["label"], batch["image"].ravel() % 10)
     assert batch["image"].dtype == np.uint8 and batch["label"].dtype == np.int32
 
 
 def test_a_step_is_the_same_whatever_was_asked_before():
     steps = [31, 0, 7, 200, 8, 7, 0, 31]
-    asked = Batches(DATA, batch_size=8, seed=3)
+    asked = batches_of(batch_size=8, seed=3)
     for step in steps:
-        np.testing.assert_array_equal(asked(step)["image"], Batches(DATA, batch_size=8, seed=3)(step)["image"])
+        np.testing.assert_array_equal(asked(step)["image"], batches_of(batch_size=8, seed=3)(step)["image"])
 
 
 @pytest.mark.parametrize("shards", [1, 2, 4])
 def test_shards_make_up_the_global_batch_in_order(shards):
-    whole = Batches(DATA, batch_size=8, seed=1)
-    parts = [Batches(DATA, batch_size=8, seed=1, shard=i, shards=shards) for i in range(shards)]
+    whole = batches_of(batch_size=8, seed=1)
+    parts = [batches_of(batch_size=8, seed=1, shard=i, shards=shards) for i in range(shards)]
     for step in (0, 6, 29):  # The batch of step 6 spans two epochs.
         for name, expected in whole(step).items():
             np.testing.assert_array_equal(np.concatenate([part(step)[name] for part in parts]), expected)
 
 
 def test_seeds_give_different_orders():
-    orders = {tuple(shown(Batches(DATA, batch_size=10, seed=seed), range(5))) for seed in range(8)}
+    orders = {tuple(shown(batches_of(batch_size=10, seed=seed), range(5))) for seed in range(8)}
     assert len(orders) == 8
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_its_numbers():
     with pytest.raises(ValueError, match="100.*8"):
-        Batches(DATA, batch_size=100, seed=0, shards=8)
+        batches_of(batch_size=100, seed=0, shards=8)

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
+from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import InputError
-from sdit_jax.training.checkpoint import Checkpoints
 from sdit_jax.training.loop import TrainingFailed, check_health, train_and_evaluate
 from sdit_jax.training.plan import make_plan
 from sdit_jax.training.progress import only_user

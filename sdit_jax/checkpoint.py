@@ -5,17 +5,30 @@ The parts are separate items, so that sampling reads only the weights it wants.
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from sdit_jax.config import InputError
-from sdit_jax.training.state import TrainState
 
 PARTS = ("params", "ema", "optimizer")
 log = logging.getLogger(__name__)
+
+
+class State(Protocol):
+    """What is kept of a run: the step, and the parts; a part may be None or empty."""
+
+    step: Any
+    params: Any
+    ema: Any
+    optimizer: Any
+
+    def replace(self, **changes: Any) -> Any: ...
+
+
+S = TypeVar("S", bound=State)
 
 
 class Checkpoints:
@@ -36,7 +49,7 @@ class Checkpoints:
         self.manager.wait_until_finished()
         self.manager.close()
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: State) -> None:
         """Starts to save a state; does nothing for a step that is already kept."""
         step = int(state.step)
         if step in self.manager.all_steps():
@@ -52,7 +65,7 @@ class Checkpoints:
     def wait(self) -> None:
         self.manager.wait_until_finished()
 
-    def restore(self, like: TrainState) -> TrainState | None:
+    def restore(self, like: S) -> S | None:
         """The newest state that can be read, placed as `like`; None where there is no checkpoint.
 
         A damaged checkpoint is named in a warning and set aside, and the one before is used. Raises InputError if all are, or
@@ -67,7 +80,7 @@ class Checkpoints:
             args = {name: ocp.args.StandardRestore(part) for name, part in parts.items() if part is not None}
             found = self.manager.restore(step, args=ocp.args.Composite(**args))
             placed = jax.device_put(jnp.asarray(step, jnp.int32), like.step.sharding)
-            return TrainState(placed, found["params"], found.get("ema"), found["optimizer"])
+            return like.replace(step=placed, params=found["params"], ema=found.get("ema"), optimizer=found["optimizer"])
 
         return self._newest_readable(read, set_aside=True)
 

@@ -39,3 +39,8 @@ def generate(sampler: Callable, params, labels_N: np.ndarray, *, seed: int, batc
         key = jax.random.fold_in(jax.random.key(seed), start // batch_size)
         made.append(np.asarray(sampler(params, jnp.asarray(y_B, jnp.int32), key, batch=batch_size)))
     return np.concatenate(made)[: len(labels_N)]
+
+
+def example_labels(n: int, num_classes: int) -> np.ndarray:
+    """Labels 0, 1, 2, ... over and over, one per image."""
+    return np.arange(n) % max(1, num_classes)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import InputError
-from sdit_jax.training.checkpoint import Checkpoints
 from sdit_jax.training.state import TrainState
 
 

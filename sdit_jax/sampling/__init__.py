@@ -1,0 +1,1 @@
+"""Floor 4, sampling: trained weights become images."""

@@ -1,0 +1,66 @@
+"""A run folder, opened for drawing: configuration, network, schedule and weights."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from sdit_jax import config as fields
+from sdit_jax.checkpoint import Checkpoints
+from sdit_jax.config import Config, InputError
+from sdit_jax.diffusion.samplers import SAMPLERS
+from sdit_jax.diffusion.schedule import SCHEDULES, Schedule
+from sdit_jax.models import SDiT, build, initial_params
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """`weights` is "ema" or "raw"; `params` are those weights, of `step`."""
+
+    config: Config
+    model: SDiT
+    schedule: Schedule
+    weights: str
+    step: int
+    params: Any
+
+
+def open_run(workdir: Path, weights: str | None = None) -> Run:
+    """The newest readable checkpoint of a run folder: averaged weights where it has them, unless "raw" is asked for.
+
+    Raises InputError for a folder that is no run, holds no checkpoint, or keeps no average where "ema" is asked for.
+    """
+    config = fields.load(workdir)
+    fields.validate(config)
+    model, schedule = build(config.model), make_schedule(config.diffusion)
+    averaged = config.ema.half_life > 0
+    if weights == "ema" and not averaged:
+        raise InputError(f"--weights: found 'ema', but {workdir} keeps no average (config.ema.half_life is 0); use raw")
+    which = "ema" if averaged and weights != "raw" else "raw"
+    if not (workdir / "checkpoints").is_dir():
+        raise InputError(f"{workdir}: holds no checkpoints yet")
+    with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
+        template = jax.eval_shape(lambda: initial_params(model, 0))
+        step, params = checkpoints.restore_weights("params" if which == "raw" else which, template)
+    return Run(config, model, schedule, which, step, params)
+
+
+def make_schedule(config: Config) -> Schedule:
+    """The noise schedule of `config.diffusion`."""
+    if config.schedule not in SCHEDULES:
+        raise InputError(f"config.diffusion.schedule: found {config.schedule!r}, allowed are {', '.join(SCHEDULES)}")
+    return SCHEDULES[config.schedule](config.timesteps)
+
+
+def check_sampling(model: SDiT, schedule: Schedule, *, sampler: str, steps: int, guidance: float, prefix: str) -> None:
+    """Raises InputError for a sampler, a number of steps or a guidance scale that model and schedule do not have."""
+    if sampler not in SAMPLERS:
+        raise InputError(f"{prefix}sampler: found {sampler!r}, allowed are {', '.join(SAMPLERS)}")
+    if not 1 <= steps <= len(schedule):
+        raise InputError(f"{prefix}steps: found {steps}, allowed are 1..{len(schedule)}")
+    if not math.isfinite(guidance):
+        raise InputError(f"{prefix}guidance: found {guidance}, must be a finite number")
+    if guidance != 1 and not (model.num_classes and model.label_dropout):
+        raise InputError(f"{prefix}guidance: found {guidance}, must be 1 for a model without labels or label dropout")
