@@ -4,7 +4,7 @@
     python -m sdit_jax.bench --what=wkv,train --out=bench.json
 
 wkv, lif: operators, forward + backward. train: step time and images/s of the quickstart's and the MNIST network.
-sample: a whole trajectory. startup: from the train command to its first step, without and with the compilation cache.
+sample: a whole trajectory. evaluate: 10,000 images against 60,000, with peak memory. startup: from the train command to its first step, without and with the compilation cache.
 """
 
 import json
@@ -14,6 +14,7 @@ import jax
 from absl import flags
 
 from sdit_jax import command_line
+from sdit_jax.benchmarks.evaluation import bench_evaluate
 from sdit_jax.benchmarks.measure import machine
 from sdit_jax.benchmarks.operators import bench_lif, bench_wkv
 from sdit_jax.benchmarks.training import STARTUP_CONFIG, bench_sample, bench_startup, bench_train
@@ -21,6 +22,7 @@ from sdit_jax.config import InputError
 
 BENCHMARKS = {
     "wkv": bench_wkv, "lif": bench_lif, "train": bench_train, "sample": bench_sample, "startup": bench_startup,
+    "evaluate": bench_evaluate,
 }  # fmt: skip
 WHAT = flags.DEFINE_list("what", list(BENCHMARKS), f"Which of {', '.join(BENCHMARKS)}.")
 OUT = flags.DEFINE_string("out", "", "JSON file to write.")

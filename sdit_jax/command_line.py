@@ -13,36 +13,37 @@ from pathlib import Path
 import jax
 from absl import app, flags
 
-from sdit_jax.config import InputError
+from sdit_jax.config import InputError, cache_dir
 from sdit_jax.training.loop import TrainingFailed
 
-CACHE = Path("~/.cache/sdit_jax/compiled")
 
-
-def run(main: Callable[[], None], required: Sequence[str] = ()) -> None:
+def run(main: Callable[..., None], required: Sequence[str] = (), positional: str | None = None) -> None:
     """Parses the flags of the calling module, then calls `main` with compiled programs cached between runs.
 
-    Compiled programs go to JAX_COMPILATION_CACHE_DIR, by default ~/.cache/sdit_jax/compiled; an empty value switches that off.
+    With `positional`, its name for messages, the command takes one argument without dashes, and so does `main`.
+
+    Compiled programs go to JAX_COMPILATION_CACHE_DIR, by default `compiled` in
+    config.cache_dir(); an empty value switches that off.
     """
 
-    def call(_):
+    def call(argv):
         if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-            jax.config.update("jax_compilation_cache_dir", str(CACHE.expanduser()))
+            jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
         logging.getLogger("sdit_jax").setLevel(logging.INFO)
         try:
-            main()
+            main(*argv[1:])
         except InputError as error:
             _fail(error, 2)
         except TrainingFailed as error:
             _fail(error, 1)
 
-    app.run(call, flags_parser=lambda argv: _parse(argv, required))
+    app.run(call, flags_parser=lambda argv: _parse(argv, required, positional))
 
 
-def _parse(argv, required):
+def _parse(argv, required, positional):
     main_module = sys.modules["__main__"]
     if any(arg in ("--help", "-help", "-h", "--helpfull") for arg in argv):
         print((main_module.__doc__ or "").strip(), flags.FLAGS.main_module_help(), sep="\n")
@@ -52,8 +53,11 @@ def _parse(argv, required):
             if not Path(path).is_file():
                 raise InputError(f"--config: no such file {path}")
         rest = flags.FLAGS(argv)
-        if len(rest) > 1:
-            raise InputError(f"{rest[1]}: unexpected argument; flags are written --name=value")
+        wanted = 2 if positional else 1
+        if len(rest) > wanted:
+            raise InputError(f"{rest[wanted]}: unexpected argument; flags are written --name=value")
+        if len(rest) < wanted:
+            raise InputError(f"{positional}: missing; see --help")
         for name in required:
             if not flags.FLAGS[name].present or (name != "config" and not flags.FLAGS[name].value):
                 raise InputError(f"--{name}: missing; see --help")

@@ -6,6 +6,7 @@ overridden on the command line with `--config.FIELD=VALUE`; the resolved configu
 
 import json
 import math
+import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -33,9 +34,14 @@ def default_config(model: Mapping) -> Config:
     config.model = ml_collections.ConfigDict(dict(model))  # The fields of models.SDiT.
 
     config.data = ml_collections.ConfigDict()
-    config.data.name = "mnist"  # One of data.sources.SOURCES.
-    config.data.dir = ""  # Where the original files are; "digits" needs none.
+    config.data.name = "mnist"  # "NAME" or "NAME:REST", see data.sources: digits, mnist, cifar10, tfds:..., folder:..., npz:...
+    config.data.dir = ""  # Where the data are, if the name does not say; "digits" needs none, "tfds" has a default.
     config.data.split = "train"
+    config.data.flip = False  # Half of the images are shown mirrored left to right.
+    config.data.resize = "bilinear"  # One of data.transforms.FILTERS.
+    config.data.margin = 0  # Images are fitted to this many pixels more than the model takes, and a random window is shown.
+    config.data.memory_GiB = 4.0  # Encoded images that take more when they are fitted are decoded while training runs.
+    config.data.resident = "auto"  # Whether images live on the devices: "auto" (on accelerators with room), "always", "never".
 
     config.diffusion = ml_collections.ConfigDict()
     config.diffusion.schedule = "linear"  # One of diffusion.schedule.SCHEDULES.
@@ -69,6 +75,16 @@ def default_config(model: Mapping) -> Config:
     config.samples.sampler = "ddim"
     config.samples.steps = 50
     config.samples.guidance = 1.0
+
+    config.evaluation = ml_collections.ConfigDict()  # What is measured on the way, of averaged and of raw weights.
+    config.evaluation.every = "never"
+    config.evaluation.names = "fd_classifier"  # Of evaluation.evaluators.NAMES, separated by commas.
+    config.evaluation.n = 1000  # Samples drawn for distances.
+    config.evaluation.batch_size = 250
+    config.evaluation.sampler = "ddim"
+    config.evaluation.steps = 50
+    config.evaluation.guidance = 1.0
+    config.evaluation.inception = ""  # The weights file of fid; fetched where none is named.
     return config
 
 
@@ -86,18 +102,24 @@ def cut_to_a_minute(config: Config) -> None:
 def validate(config: Config) -> None:
     """Raises InputError where a field is unknown, missing, of another type than its default, or out of its range."""
     _compare(config, default_config(config.get("model", {})), "config")
-    for name in ("batch_size", "diffusion.timesteps", "checkpoint.keep", "samples.n", "samples.steps"):
+    for name in ("batch_size", "diffusion.timesteps", "checkpoint.keep", "samples.n", "samples.steps",
+        "evaluation.n", "evaluation.batch_size", "evaluation.steps",
+    ):  # fmt: skip
         value = _get(config, name)
         if value < 1:
             raise InputError(f"config.{name}: found {value}, must be at least 1")
+    if config.data.margin < 0:
+        raise InputError(f"config.data.margin: found {config.data.margin}, must be 0 or more")
     positive = ("optimizer.learning_rate",)
-    for name in (*positive, "optimizer.weight_decay", "optimizer.clip_norm", "ema.half_life", "ema.ramp"):
+    for name in (
+        *positive, "optimizer.weight_decay", "optimizer.clip_norm", "ema.half_life", "ema.ramp", "data.memory_GiB",
+    ):  # fmt: skip
         value = _get(config, name)
         if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):
             raise InputError(f"config.{name}: found {value}, must be {'positive' if name in positive else '0 or more'}")
     if not 0 <= config.seed <= MAX_SEED:
         raise InputError(f"config.seed: found {config.seed}, must be in 0..{MAX_SEED}")
-    for name in ("duration", "optimizer.warmup", "checkpoint.every", "log.every", "samples.every"):
+    for name in ("duration", "optimizer.warmup", "checkpoint.every", "log.every", "samples.every", "evaluation.every"):
         parse_duration(_get(config, name), f"config.{name}")
 
 
@@ -176,6 +198,11 @@ def parse_arg(arg: str | None, **defaults: bool | int | float | str) -> Config:
             except ValueError:
                 raise InputError(f"config argument {name!r}: found {text!r}, must be {type(default).__name__}") from None
     return ml_collections.ConfigDict(values)
+
+
+def cache_dir() -> Path:
+    """Where what can be made again is kept: $SDIT_JAX_CACHE, by default ~/.cache/sdit_jax."""
+    return Path(os.environ.get("SDIT_JAX_CACHE") or "~/.cache/sdit_jax").expanduser()
 
 
 def make_folder(path: Path) -> None:

@@ -1,5 +1,7 @@
 """Images between the package (float32 in [-1, 1]) and the world (uint8, PNG)."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -34,12 +36,21 @@ def grid(images: np.ndarray, columns: int = 10, min_side: int = 64) -> np.ndarra
     return cells.reshape(rows, columns, h, w, 3).swapaxes(1, 2).reshape(rows * h, columns * w, 3)[:-MARGIN, :-MARGIN]
 
 
-def save_npz(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    """Writes images as arr_0 and labels as labels, whole or not at all."""
+def save_npz(path: Path, images: np.ndarray, labels: np.ndarray, protocol: Mapping) -> None:
+    """Writes images as arr_0, labels as labels and how they were made as JSON in protocol, whole or not at all."""
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
-        np.savez(file, images, labels=labels)
+        np.savez(file, images, labels=labels, protocol=np.array(json.dumps(protocol)))
     partial.replace(path)
+
+
+def load_protocol(path: Path) -> dict | None:
+    """How the images of a file were made; None where it does not say, is damaged, or is not there."""
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            return json.loads(str(arrays["protocol"]))
+    except Exception:  # numpy, zipfile and json raise many kinds.
+        return None
 
 
 def save_png(picture: np.ndarray, path: Path) -> None:

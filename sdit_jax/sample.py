@@ -1,4 +1,4 @@
-"""Draws images from a run folder: samples.npz (arr_0: uint8 NHWC, labels: int32) and grid.png.
+"""Draws images from a run folder: samples.npz (arr_0: uint8 NHWC, labels: int32, protocol: JSON) and grid.png.
 
 python -m sdit_jax.sample --workdir=runs/digits --out=samples
 python -m sdit_jax.sample --workdir=runs/digits --out=samples --n=20 --labels=3,7 --sampler=ddpm --steps=250 --guidance=2
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from sdit_jax import command_line, config, images
 from sdit_jax.config import InputError
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
+from sdit_jax.sampling.protocol import sampling_protocol
 from sdit_jax.sampling.run import check_sampling, open_run
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder to take the weights from.")
@@ -43,7 +44,11 @@ def main() -> None:
         sampler, run.params, labels, seed=SEED.value, batch_size=BATCH_SIZE.value,
         progress=lambda batches: tqdm(batches, unit=" batches"),
     )  # fmt: skip
-    images.save_npz(out / "samples.npz", made, labels=labels)
+    protocol = sampling_protocol(
+        run, n=N.value, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value,
+        labels=",".join(LABELS.value) or "each in turn", seed=SEED.value,
+    )  # fmt: skip
+    images.save_npz(out / "samples.npz", made, labels, protocol)
     images.save_png(images.grid(made), out / "grid.png")
     print(out / "samples.npz", out / "grid.png", sep="\n")
 

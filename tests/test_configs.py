@@ -59,7 +59,7 @@ def test_the_whole_recipe_makes_a_plan(get_config, tmp_path, name):
     config = get_config(name)
     config.data.dir = str(tmp_path)
     plan = make_plan(config)
-    images = plan.batches.images.images
+    images = plan.batches.road.images.images
     assert images.shape == ((50_000, 28, 28, 3) if name == "cifar10" else (60_000, 28, 28, 3))
     assert plan.total_steps == 1600 * len(images) // 256
     assert plan.batches(0)["image"].shape == (256, 28, 28, 3)

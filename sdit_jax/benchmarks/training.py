@@ -1,5 +1,6 @@
 """Training and sampling steps of whole configurations, and the time from a command to its first step."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -8,13 +9,13 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sdit_jax import sharding
 from sdit_jax.benchmarks.measure import rotating, seconds
 from sdit_jax.config import Config, default_config
-from sdit_jax.data.sources import Images
+from sdit_jax.data.datasets import Images
+from sdit_jax.data.roads import make_batches
 from sdit_jax.data.transforms import fit
 from sdit_jax.models import build, initial_params
 from sdit_jax.models.presets import preset
@@ -24,9 +25,10 @@ from sdit_jax.training import optimizer
 from sdit_jax.training.state import create
 from sdit_jax.training.step import empty_averages, make_train_step
 
-# Preset and batch size: the quickstart's, and the release's MNIST network at a batch that a laptop holds.
+# Preset and batch size: the quickstart's, and the release's networks at a batch that a laptop holds.
 STARTUP_CONFIG = "configs/digits.py"
-SETTINGS = {"digits": 64, "sdit_mnist": 16}
+SETTINGS = {"digits": 64, "sdit_mnist": 16, "sdit_cifar10": 4}
+DATA = 60_000  # Images that batches are taken from.
 
 
 def random_images(n: int, size: int, channels: int) -> Images:
@@ -37,7 +39,7 @@ def random_images(n: int, size: int, channels: int) -> Images:
 
 
 def bench_train(runs: int = 10) -> dict:
-    """Seconds per training step and images per second; compile time, FLOPs as the compiler counts them."""
+    """Seconds per training step, images per second and time spent on input; compile time, FLOPs as the compiler counts them."""
     return {name: _train(preset(name), batch_size, runs) for name, batch_size in SETTINGS.items()}
 
 
@@ -45,8 +47,10 @@ def _train(model_config: Config, batch_size: int, runs: int) -> dict:
     config = default_config(model_config)
     config.batch_size, config.ema.half_life = batch_size, 10_000.0
     model, schedule, mesh = build(config.model), make_schedule(config.diffusion), sharding.data_mesh()
-    data = random_images(batch_size, model.image_size, model.channels)
-    batch = sharding.put_batch({"image": data.images, "label": data.labels}, mesh)
+    data = random_images(DATA, model.image_size, model.channels)
+    sizes = {"size": model.image_size, "channels": model.channels, "batch_size": batch_size}
+    feed = make_batches(data, config.data, mesh, **sizes, seed=0)
+    batch = feed(0)
     rate = optimizer.learning_rate(config.optimizer, 1000, 0)
     tx = optimizer.adamw(config.optimizer, rate)
     state = jax.jit(lambda: create(model, tx, 0, keep_ema=True))()
@@ -61,9 +65,11 @@ def _train(model_config: Config, batch_size: int, runs: int) -> dict:
         return health
 
     timed = seconds(step, rotating(()), runs)
+    wait = seconds(feed, ((i,) for i in itertools.count()), runs=5 * runs)
     flops = (compiled.cost_analysis() or {}).get("flops")
     return {
         "batch_size": batch_size, "step": timed, "images_per_second": batch_size / timed["median_s"],
+        "input_wait": wait, "input_fraction_of_step": wait["median_s"] / timed["median_s"],
         "compile_s": compile_s, "flops_per_step": flops,
     }  # fmt: skip
 
@@ -75,9 +81,9 @@ def bench_sample(runs: int = 3, n: int = 80, steps: int = 50) -> dict:
     sampler = make_sampler(
         model, make_schedule(default_config(preset("digits")).diffusion), method="ddim", steps=steps, guidance=1.0, clip_x0=True
     )
-    labels = jnp.asarray(example_labels(n, model.num_classes))
-    keys = [(params, labels, jax.random.key(i)) for i in range(3)]
-    timed = seconds(lambda *a: sampler(*a, batch=n), rotating(*keys), runs, warmup=1)
+    labels_B, index_B = example_labels(n, model.num_classes).astype(np.int32), np.arange(n, dtype=np.int32)
+    inputs = [(params, labels_B, index_B, np.uint32(seed)) for seed in range(3)]
+    timed = seconds(sampler, rotating(*inputs), runs, warmup=1)
     return {"preset": "digits", "n": n, "steps": steps, "trajectory": timed, "images_per_second": n / timed["median_s"]}
 
 

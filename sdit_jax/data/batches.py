@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from sdit_jax.data.datasets import Images
 from sdit_jax.data.order import Order
-from sdit_jax.data.sources import Images
 from sdit_jax.data.transforms import windows
 
 

@@ -1,122 +1,105 @@
-"""Data sets from their original files, whole, as uint8 images.
+"""A data set is named by one string, `NAME` or `NAME:REST`; `config.data.dir` says where it is when the string does not.
 
-| source | files in `dir` |
-|---|---|
-| `digits` | none: the 1,797 handwritten digits of 8x8 that scikit-learn ships (UCI, CC BY 4.0) are part of the package |
-| `mnist`, `fashion_mnist` | `train-images-idx3-ubyte.gz` and its three companions, with or without `.gz` |
-| `cifar10` | `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`, of `cifar-10-batches-bin/` |
+| source | what it reads | splits |
+|---|---|---|
+| `digits` | the handwritten digits of the package | train, test |
+| `mnist[:DIR]`, `fashion_mnist[:DIR]`, `cifar10[:DIR]` | the original files (see `originals`) | train, test |
+| `tfds:NAME[/CONFIG][:VERSION]` | array_record files of tensorflow-datasets (see `prepared`) | its own, and `train[:1000]` |
+| `folder[:DIR]` | PNG, JPEG and WebP files (see `folder`) | train; the sub-folders where `train` and `test` are among them |
+| `npz[:FILE]` | uint8 images as `arr_0` or `images`, with or without `labels` (see `arrays`) | train |
 """
 
 import dataclasses
-import gzip
-import math
-import zlib
 from collections.abc import Callable
-from importlib import resources
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from sdit_jax.config import InputError
-
-IDX_FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 60_000),
-             "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", 10_000)}  # fmt: skip
-CIFAR_FILES = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
-CIFAR_IMAGES, CIFAR_RECORD = 10_000, 1 + 3 * 32 * 32
+from sdit_jax.data import arrays, folder, originals, prepared, transforms
+from sdit_jax.data.datasets import Examples, Images
+from sdit_jax.data.decoded import decoded
 
 
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """images: uint8 (N, H, W, C); labels: int32 (N,) in 0..num_classes-1."""
+def open_source(name: str, split: str, directory: str | Path) -> Images | Examples:
+    """A split of a data set: images where they are read whole, examples where each is decoded.
 
-    images: np.ndarray
-    labels: np.ndarray
-    num_classes: int = 10
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-def load(name: str, split: str, directory: str | Path) -> Images:
-    """A split of a data set. Raises InputError for an unknown source or split, and a missing, short or damaged file."""
-    if name not in SOURCES:
-        raise InputError(f"config.data.name: found {name!r}, allowed are {', '.join(SOURCES)}")
-    splits, read = SOURCES[name]
-    if split not in splits:
-        raise InputError(f"config.data.split: found {split!r}, {name} has {', '.join(splits)}")
-    if name != "digits":
-        if not str(directory):
-            raise InputError(f"config.data.dir: empty; set it to the folder that holds the original files of {name}")
-        if not Path(directory).is_dir():
-            raise InputError(f"config.data.dir: found {str(directory)!r}, which is not a folder")
+    Raises InputError for an unknown source or split, and for a missing, short or damaged file.
+    """
+    kind, _, rest = name.partition(":")
+    if kind not in SOURCES:
+        raise InputError(f"config.data.name: found {name!r}, allowed are {ALLOWED}")
     try:
-        return read(split, Path(directory))
+        return SOURCES[kind](name, split, rest, str(directory))
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
 
 
-def _checked(labels, path, num_classes=10):
-    """Labels as int32. Raises InputError for one outside 0..num_classes-1."""
-    wrong = np.flatnonzero(labels >= num_classes)
-    if len(wrong):
-        raise InputError(f"{path}: found label {labels[wrong[0]]} at image {wrong[0]}, must be in 0..{num_classes - 1}")
-    return labels.astype(np.int32)
+def load(
+    name: str, split: str, directory: str | Path, size: int | None = None, channels: int | None = None, resize: str = "bilinear"
+) -> Images:
+    """A split of a data set in memory, as it is or brought to a size and channels (see `transforms.fit_one`).
+
+    Raises InputError as `open_source`, where channels cannot fit, and without a size where images are of different shapes.
+    """
+    data = open_source(name, split, directory)
+    if isinstance(data, Examples):
+        return decoded(data, size, channels, resize)
+    return dataclasses.replace(data, images=transforms.fit(data.images, size, channels, resize))
 
 
-def _digits(split, directory):
-    """Every fifth digit is the test split."""
+def _digits(name, split, rest, directory):
     del directory
-    with resources.files("sdit_jax.data").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
-        grey = np.round(arrays["images"] * (255 / 16)).astype(np.uint8)  # 17 grey levels
-        chosen = (np.arange(len(grey)) % 5 == 4) == (split == "test")
-        return Images(grey[chosen, ..., None], arrays["labels"][chosen].astype(np.int32))
+    if rest:
+        raise InputError(f"config.data.name: found {name!r}, digits are part of the package and take nothing after a colon")
+    _check_split(name, split)
+    return originals.digits(split)
 
 
-def _idx_pair(split, directory):
-    images_name, labels_name, count = IDX_FILES[split]
-    images = _idx(directory, images_name, (count, 28, 28))
-    labels = _idx(directory, labels_name, (count,))
-    return Images(images[..., None], _checked(labels, directory / labels_name))
+def _original(read, name, split, rest, directory):
+    _check_split(name, split)
+    return read(split, _place(name, rest, directory, "that holds the original files of " + name))
 
 
-def _idx(directory, name, shape):
-    """One idx file: two zero bytes, the type (8: unsigned byte), the number of axes, each axis as a big-endian int32, data."""
-    path = directory / f"{name}.gz"
-    path = path if path.is_file() else directory / name
-    if not path.is_file():
-        raise InputError(f"{directory / name}.gz: no such file (nor without .gz)")
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: damaged or cut short, cannot be decompressed ({error})") from None
-    header = 4 + 4 * len(shape)
-    expected = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">i4").tobytes()
-    if raw[:header] != expected:
-        raise InputError(f"{path}: found header {raw[:header].hex()}, expected {expected.hex()} (idx, shape {shape})")
-    if len(raw) != header + math.prod(shape):
-        raise InputError(f"{path}: found {len(raw):,} bytes, expected {header + math.prod(shape):,}")
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+def _tfds(name, split, rest, directory):
+    if not rest:
+        raise InputError(f"config.data.name: found {name!r}, must be tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:VERSION")
+    return prepared.Prepared(rest, split, directory)
 
 
-def _cifar10(split, directory):
-    """Records of one label byte and 3 x 32 x 32 pixel bytes, channels first."""
-    size = CIFAR_IMAGES * CIFAR_RECORD
-    batches, labels = [], []
-    for name in CIFAR_FILES[split]:
-        path = directory / name
-        if not path.is_file():
-            raise InputError(f"{path}: no such file")
-        if path.stat().st_size != size:
-            raise InputError(f"{path}: found {path.stat().st_size:,} bytes, expected {size:,}")
-        records = np.fromfile(path, np.uint8).reshape(CIFAR_IMAGES, CIFAR_RECORD)
-        batches.append(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-        labels.append(_checked(records[:, 0], path))
-    return Images(np.concatenate(batches), np.concatenate(labels))
+def _folder(name, split, rest, directory):
+    return folder.Folder(_place(name, rest, directory, "of pictures"), split)
 
 
-SOURCES: dict[str, tuple[tuple[str, ...], Callable]] = {
-    "digits": (("train", "test"), _digits),
-    "mnist": (tuple(IDX_FILES), _idx_pair),
-    "fashion_mnist": (tuple(IDX_FILES), _idx_pair),
-    "cifar10": (tuple(CIFAR_FILES), _cifar10),
+def _npz(name, split, rest, directory):
+    if split != "train":
+        raise InputError(f"config.data.split: found {split!r}, {name} has train")
+    if not (rest or directory):
+        raise InputError("config.data.dir: empty; set it to the .npz file, or name that as npz:FILE")
+    return arrays.read(Path(rest or directory))
+
+
+def _check_split(name, split):
+    if split not in originals.SPLITS:
+        raise InputError(f"config.data.split: found {split!r}, {name} has {', '.join(originals.SPLITS)}")
+
+
+def _place(name, rest, directory, what):
+    """The folder that a source names, else the directory. Raises InputError where it is none."""
+    field, found = ("name", rest) if rest else ("dir", directory)
+    if not found:
+        raise InputError(f"config.data.dir: empty; set it to the folder {what}")
+    if not Path(found).is_dir():
+        raise InputError(f"config.data.{field}: found {name if rest else found!r}, which is not a folder")
+    return Path(found)
+
+
+SOURCES: dict[str, Callable[[str, str, str, str], Images | Examples]] = {
+    "digits": _digits,
+    "mnist": partial(_original, originals.idx_pair),
+    "fashion_mnist": partial(_original, originals.idx_pair),
+    "cifar10": partial(_original, originals.cifar10),
+    "tfds": _tfds,
+    "folder": _folder,
+    "npz": _npz,
 }
+ALLOWED = "digits, mnist[:DIR], fashion_mnist[:DIR], cifar10[:DIR], tfds:NAME[/CONFIG][:VERSION], folder[:DIR], npz[:FILE]"

@@ -15,36 +15,42 @@ FILTERS = {
 }
 
 
-def fit(images: np.ndarray, size: int, channels: int, resize: str = "bilinear") -> np.ndarray:
+def fit(images: np.ndarray, size: int | None = None, channels: int | None = None, resize: str = "bilinear") -> np.ndarray:
     """uint8 (N, H, W, C) as (N, size, size, channels); see `fit_one`."""
-    if images.shape[1:] == (size, size, channels):
-        return images
-    if images.shape[1:3] == (size, size):
+    if size is None or images.shape[1:3] == (size, size):
         return to_channels(images, channels)
     return np.stack([fit_one(image, size, channels, resize) for image in images])
 
 
-def fit_one(image: np.ndarray, size: int, channels: int, resize: str = "bilinear") -> np.ndarray:
+def fit_one(image: np.ndarray, size: int | None = None, channels: int | None = None, resize: str = "bilinear") -> np.ndarray:
     """uint8 (H, W, C) as (size, size, channels): the greatest square at its centre, resized; grey is repeated to 3 channels.
 
-    Filters are Pillow's on 8-bit images, which average when they shrink (the release brings CIFAR-10 from 32 to 28 bilinearly).
-    Raises InputError where channels cannot be made to fit.
+    None leaves size or channels as they are. Filters are Pillow's on 8-bit images, which average when they shrink (the release
+    brings CIFAR-10 from 32 to 28 bilinearly). Raises InputError where channels cannot be made to fit, and for a filter that is
+    not in FILTERS.
     """
     image = to_channels(image, channels)
-    H, W, _ = image.shape
-    if (H, W) == (size, size):
+    H, W, C = image.shape
+    if size is None or (H, W) == (size, size):
         return image
+    check_filter(resize)
     side = min(H, W)
     top, left = (H - side) // 2, (W - side) // 2
     square = image[top : top + side, left : left + side]
-    picture = Image.fromarray(square[..., 0] if channels == 1 else square)
-    return np.asarray(picture.resize((size, size), FILTERS[resize])).reshape(size, size, channels)
+    picture = Image.fromarray(square[..., 0] if C == 1 else square)
+    return np.asarray(picture.resize((size, size), FILTERS[resize])).reshape(size, size, C)
 
 
-def to_channels(images: np.ndarray, channels: int) -> np.ndarray:
+def check_filter(resize: str) -> None:
+    """Raises InputError for a filter that is not in FILTERS."""
+    if resize not in FILTERS:
+        raise InputError(f"config.data.resize: found {resize!r}, allowed are {', '.join(FILTERS)}")
+
+
+def to_channels(images: np.ndarray, channels: int | None) -> np.ndarray:
     """uint8 (..., C) with grey repeated to 3 channels. Raises InputError for any other change."""
     found = images.shape[-1]
-    if channels == found:
+    if channels in (None, found):
         return images
     if (found, channels) != (1, 3):
         allowed = "1 or 3, the images are grey" if found == 1 else f"{found}, as the images have"

@@ -1,6 +1,7 @@
 """Samplers: each one step of the reverse process; `sample` scans it over a whole trajectory."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ def ddpm(schedule: Schedule, x, i, x_0, noise, v, key):
         log_variance = process.at(schedule.posterior_log_variance, i, x)
     else:
         log_variance = process.learned_log_variance(schedule, v, i)
-    fresh = jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
+    fresh = normal(fold_in(key, i), x)
     return mean + jnp.where(i > 0, jnp.exp(log_variance / 2), 0) * fresh
 
 
@@ -34,6 +35,18 @@ def ddim(schedule: Schedule, x, i, x_0, noise, v, key):
     del v, key
     bar = schedule.alphas_bar_prev
     return process.at(np.sqrt(bar), i, x) * x_0 + process.at(np.sqrt(1 - bar), i, x) * noise
+
+
+def normal(key: jax.Array, x: jax.Array) -> jax.Array:
+    """Standard normal noise like x (B, ...): from one key for all, or from keys of shape (B,), each image from its own."""
+    if key.ndim == 0:
+        return jax.random.normal(key, x.shape, x.dtype)
+    return jax.vmap(lambda one: jax.random.normal(one, x.shape[1:], x.dtype))(key)
+
+
+def fold_in(key: jax.Array, number) -> jax.Array:
+    """jax.random.fold_in, for one key or an array of keys."""
+    return jax.random.fold_in(key, number) if key.ndim == 0 else jax.vmap(lambda one: jax.random.fold_in(one, number))(key)
 
 
 SAMPLERS: dict[str, Callable] = {"ddpm": ddpm, "ddim": ddim}
@@ -50,7 +63,8 @@ def sample(
     timesteps: Sequence[int] | None = None,
     key: jax.Array | None = None,
     clip_x0: bool = False,
-) -> jax.Array:
+    path: bool = False,
+) -> Any:
     """Runs the reverse process from x_T to x_0 as one `jax.lax.scan`.
 
     Args:
@@ -60,9 +74,13 @@ def sample(
       method: "ddpm" or "ddim".
       steps: how many steps, evenly spaced with both ends; None for all.
       timesteps: the steps themselves, descending; override `steps`.
-      key: random key, needed by "ddpm".
+      key: random key, needed by "ddpm"; or one key per image, (B,), so that an image does not depend on those beside it.
       clip_x0: whether predicted clean images are clipped to [-1, 1], and the noise made to agree. The release does not; the
         cosine schedule needs it, since its first steps multiply every error of the noise by 1 / sqrt(abar) in the thousands.
+      path: whether to return also what each step took for the clean image.
+
+    Returns:
+      x_0, of the shape of x_T; with `path` (x_0, path): the predicted clean images, (steps, B, ...), in the order of the steps.
 
     Raises:
       ValueError: an unknown method, a stochastic method without key, or steps that are not in the schedule or not descending.
@@ -84,7 +102,7 @@ def sample(
         if clip_x0:
             x_0 = jnp.clip(x_0, -1, 1)
             noise = process.implied_noise(respaced, x, i, x_0)
-        return move(respaced, x, i, x_0, noise, v, key).astype(x.dtype), None
+        return move(respaced, x, i, x_0, noise, v, key).astype(x.dtype), x_0 if path else None
 
-    x_0, _ = jax.lax.scan(step, x_T, jnp.arange(len(respaced))[::-1])
-    return x_0
+    x_0, predicted = jax.lax.scan(step, x_T, jnp.arange(len(respaced))[::-1])
+    return (x_0, predicted) if path else x_0

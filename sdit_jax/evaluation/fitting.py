@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,8 +64,8 @@ def accuracy(model: Classifier, variables, data: Images) -> float:
 
     @jax.jit
     def read(images):
-        _, logits = model.apply(variables, images)
-        return jnp.argmax(logits, -1)  # pyright: ignore[reportArgumentType]
+        found: Any = model.apply(variables, images)
+        return jnp.argmax(found[1], -1)
 
     starts = range(0, len(data), 500)
     right = [np.asarray(read(data.images[i : i + 500])) == data.labels[i : i + 500] for i in starts]

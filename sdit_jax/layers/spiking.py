@@ -1,8 +1,12 @@
-"""A layer of spiking neurons between a real-valued current and a real-valued firing rate."""
+"""A layer of spiking neurons between a real-valued current and a real-valued firing rate, and what such layers have sown."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
 from sdit_jax.ops import lif
 
@@ -31,8 +35,14 @@ class Spiking(nn.Module):
     def __call__(self, current_BLC: jax.Array) -> jax.Array:
         if self.normalized:
             current_BLC = self.threshold * nn.LayerNorm(epsilon=1e-6, bias_init=nn.initializers.ones, name="norm")(current_BLC)
-        spikes_TBLC, _ = lif(
-            jnp.broadcast_to(current_BLC, (self.timesteps, *current_BLC.shape)),
+        rate_BLC = self.fire(jnp.broadcast_to(current_BLC, (self.timesteps, *current_BLC.shape))).mean(0)
+        self.sow("spikes", "firing_rate", rate_BLC.mean())
+        return rate_BLC
+
+    def fire(self, currents_T___: jax.Array) -> jax.Array:
+        """Spikes of currents, of their shape. A method of its own so that `evaluation` can watch it (nn.intercept_methods)."""
+        spikes_T___, _ = lif(
+            currents_T___,
             tau=self.tau,
             v_threshold=self.threshold,
             v_reset=0.0 if self.reset == "hard" else None,
@@ -40,6 +50,28 @@ class Spiking(nn.Module):
             surrogate=self.surrogate,
             surrogate_slope=self.surrogate_slope,
         )
-        rate_BLC = spikes_TBLC.mean(0)
-        self.sow("spikes", "firing_rate", rate_BLC.mean())
-        return rate_BLC
+        return spikes_T___
+
+
+def by_layer(spikes: Mapping, name: str, ndim: int = 0) -> dict[str, Any]:
+    """What layers have sown as `name` in the collection "spikes": {"in_blocks.0.time_neurons": value, ...}.
+
+    `ndim` is that of one value's arrays: a further axis in front is the stack of blocks of an `nn.scan`, and is taken apart.
+    A layer that is called more than once has ".1", ".2", ... behind its name from the second call on.
+    """
+    found, flat = {}, dict[tuple, Any](flatten_dict(spikes))
+    for (*path, sown_name), calls in flat.items():
+        for i, value in enumerate(calls if sown_name == name else ()):
+            stack, *layer = [*(path or ["network"]), *([str(i)] if i else [])]
+            first = jax.tree.leaves(value)[0]
+            if first.ndim == ndim:
+                found[".".join([stack, *layer])] = value
+            else:
+                blocks = [jax.tree.map(lambda leaf, block=block: leaf[block], value) for block in range(len(first))]
+                found |= {".".join([stack, str(block), *layer]): one for block, one in enumerate(blocks)}
+    return found
+
+
+def firing_rates(spikes: Mapping) -> dict[str, jax.Array]:
+    """The sown collection as {"firing_rate/in_blocks.0.time_neurons": scalar, ...}."""
+    return {f"firing_rate/{layer}": rate for layer, rate in by_layer(spikes, "firing_rate").items()}

@@ -4,10 +4,11 @@
 |---|---|---|---|
 | `sdit_mnist` | the release's network for MNIST and Fashion-MNIST | 11,667,259 | 4.05 G |
 | `sdit_cifar10` | the release's network for CIFAR-10 | 36,052,047 | 12.86 G |
-| `sdit_tiny` | the release's architecture, small enough for a minute on a CPU | 142,416 | |
-| `digits` | beyond the release, for 8x8 images: see configs/digits.py | 737,961 | |
+| `sdit_tiny` | the release's architecture, small enough for a minute on a CPU | 142,416 | 10.6 M |
+| `digits` | beyond the release, for 8x8 images: see configs/digits.py | 737,961 | 6.65 M |
 
-`sdit_*` are the release exactly; anything else says what it changes. MACs are PAPER section 1's, not counted here.
+`sdit_*` are the release exactly; anything else says what it changes. MACs are multiply-accumulates of one image
+in weight layers and WKV, all of them on real-valued inputs, as `evaluation.energy` counts them.
 """
 
 import dataclasses

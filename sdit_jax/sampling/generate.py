@@ -1,44 +1,83 @@
-"""Images from trained weights: network, guidance and sampler as one compiled program."""
+"""Images from trained weights: network, guidance and sampler as one compiled program, batches split over the devices."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sdit_jax import images
+from sdit_jax import images, sharding
 from sdit_jax.diffusion.guidance import guided
-from sdit_jax.diffusion.samplers import sample
+from sdit_jax.diffusion.samplers import normal, sample
 from sdit_jax.diffusion.schedule import Schedule
 from sdit_jax.models import SDiT
 
 
-def make_sampler(model: SDiT, schedule: Schedule, *, method: str, steps: int, guidance: float, clip_x0: bool) -> Callable:
-    """Compiled (params, labels_B or None, key) -> uint8 images (B, H, W, C): a whole trajectory from noise."""
+def make_sampler(
+    model: SDiT, schedule: Schedule, *, method: str, steps: int, guidance: float, clip_x0: bool, path: bool = False
+) -> Callable:
+    """Compiled (params, labels_B, index_B, seed) -> uint8 images (B, H, W, C): whole trajectories.
 
-    def trajectory(params, y_B, key, batch: int):
-        key_noise, key_steps = jax.random.split(key)
-        x_T = jax.random.normal(key_noise, (batch, model.image_size, model.image_size, model.channels))
+    Image i draws its noise from fold_in(seed, i), whatever stands beside it in the batch. With `path` the result is (images,
+    what each step took for them (steps, B, H, W, C)).
+    """
+    mesh = sharding.data_mesh()
+    everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+
+    def trajectory(params, y_B, index_B, seed):
+        keys_B2 = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(jax.random.key(seed), i)))(index_B)
+        x_T = normal(keys_B2[:, 0], jnp.zeros((len(y_B), model.image_size, model.image_size, model.channels)))
         denoise = guided(
             lambda x, t, y: model.apply({"params": params}, x, t, y),
             y_B if model.num_classes else None,
             null=model.num_classes, scale=guidance, channels=model.channels,
         )  # fmt: skip
-        return images.to_uint8(sample(denoise, x_T, schedule, method=method, steps=steps, key=key_steps, clip_x0=clip_x0))
+        drawn = sample(denoise, x_T, schedule, method=method, steps=steps, key=keys_B2[:, 1], clip_x0=clip_x0, path=path)
+        return jax.tree.map(images.to_uint8, drawn)
 
-    return jax.jit(trajectory, static_argnames="batch")
+    return jax.jit(trajectory, in_shardings=(everywhere, split, split, everywhere), out_shardings=everywhere)
 
 
-def generate(sampler: Callable, params, labels_N: np.ndarray, *, seed: int, batch_size: int, progress=iter) -> np.ndarray:
-    """One image per label, in batches; a function of (seed, labels, batch_size). `progress` wraps the list of batches."""
-    batch_size = min(batch_size, len(labels_N))
-    starts = range(0, len(labels_N), batch_size)
+def generate(
+    sampler: Callable, params, labels_N: np.ndarray, *, seed: int, batch_size: int,
+    progress: Callable = iter, parts: Path | None = None,
+) -> np.ndarray:  # fmt: skip
+    """One image per label, uint8 (N, H, W, C); image i is a function of (seed, i, label), to rounding at any batch size.
+
+    Batches are rounded up to the number of devices. `progress` wraps the list of batches. With `parts`, a folder, finished
+    batches are kept there as arrays and not drawn again: it must be asked for with the same arguments. Damaged ones are.
+    """
+    devices = jax.device_count()
+    batch_size = -(-min(batch_size, len(labels_N)) // devices) * devices
+    params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
     made = []
-    for start in progress(starts):
-        y_B = np.resize(labels_N[start : start + batch_size], batch_size)  # The last batch is filled up by repetition.
-        key = jax.random.fold_in(jax.random.key(seed), start // batch_size)
-        made.append(np.asarray(sampler(params, jnp.asarray(y_B, jnp.int32), key, batch=batch_size)))
+    for start in progress(range(0, len(labels_N), batch_size)):
+        path = parts / f"{start:08d}.npy" if parts else None
+        batch = _read(path)
+        if batch is None:
+            labels_B = np.resize(labels_N[start : start + batch_size], batch_size)  # The last one is filled up by repetition.
+            index_B = np.arange(start, start + batch_size, dtype=np.int32)
+            batch = np.asarray(sampler(params, labels_B.astype(np.int32), index_B, np.uint32(seed)))
+            _write(path, batch)
+        made.append(batch)
     return np.concatenate(made)[: len(labels_N)]
+
+
+def _read(path):
+    try:
+        return np.load(path) if path and path.exists() else None
+    except (ValueError, OSError, EOFError):  # Cut short: it is drawn again.
+        return None
+
+
+def _write(path, batch):
+    if path and jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.save(file, batch)
+        partial.replace(path)
 
 
 def example_labels(n: int, num_classes: int) -> np.ndarray:

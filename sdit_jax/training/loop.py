@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from sdit_jax import config as fields
-from sdit_jax import images, sharding
+from sdit_jax import images
 from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import Config, InputError
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
@@ -23,7 +23,7 @@ from sdit_jax.training.state import TrainState
 from sdit_jax.training.step import Health, empty_averages, make_train_step
 
 # Fields that may differ when a run goes on: they do not change what is trained.
-MAY_CHANGE = ("checkpoint.", "log.", "samples.", "data.dir")
+MAY_CHANGE = ("checkpoint.", "log.", "samples.", "evaluation.", "data.dir", "data.memory_GiB", "data.resident")
 log = logging.getLogger(__name__)
 
 
@@ -65,6 +65,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
         log.info("starting at step %d, the first step compiles", start)
 
         # 3. What happens at every step, and now and then.
+        stack.enter_context(closing(plan.batches))
         train_step = make_train_step(plan.model, plan.schedule, plan.tx, plan.rate, config, plan.mesh)
         empty = empty_averages(plan.model, plan.schedule, state.params, plan.batches(start))
         draw = _grid_drawer(plan, workdir)
@@ -80,8 +81,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
 
         # 4. The loop. The health of a step is read while the next one runs, except before something is kept.
         for step in range(start + 1, plan.total_steps + 1):
-            batch = sharding.put_batch(plan.batches(step - 1), plan.mesh)
-            state, averages, health = train_step(state, averages, batch)
+            state, averages, health = train_step(state, averages, plan.batches(step - 1))
             stopping = bool(stop)  # Read once: a signal may come at any time.
             last = step == plan.total_steps or stopping
             due = {
@@ -89,12 +89,15 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
                 for name, every in (("log", plan.log_every), ("save", plan.checkpoint_every))
             }
             draws = step == plan.total_steps or (plan.samples_every > 0 and step % plan.samples_every == 0 and not stopping)
+            evaluates = plan.evaluate_every > 0 and (
+                step == plan.total_steps or (step % plan.evaluate_every == 0 and not stopping)
+            )
             if step == start + 1:  # Compiled by now; the clock starts here.
                 jax.block_until_ready(health)
                 window_start, clock = step, time.monotonic()
                 progress.restart_clock()
             unread.append((step, health))
-            while len(unread) > (0 if any(due.values()) or draws else 1):
+            while len(unread) > (0 if any(due.values()) or draws or evaluates else 1):
                 read_step, read_health = unread.popleft()
                 loss = check_health(read_step, read_health, state, checkpoints)
                 progress.advance(config.batch_size, read_step, loss)
@@ -110,9 +113,12 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
                 averages, window_start, clock = jax.tree.map(jnp.copy, empty), step, time.monotonic()
             if due["save"]:
                 checkpoints.save(state)
-            if draws:
+            if draws or evaluates:
                 began = time.monotonic()
-                writer.write_images(step, {"samples": draw(step, state)})
+                if draws:
+                    writer.write_images(step, {"samples": draw(step, state)})
+                if evaluates:
+                    writer.write_scalars(step, _evaluated(plan.evaluate, state))
                 writer.flush()
                 clock += time.monotonic() - began
                 progress.restart_clock()
@@ -161,6 +167,16 @@ def check_health(step: int, health: Health, state: TrainState, checkpoints: Chec
         )
         raise TrainingFailed(f"step {step}: {bad}; {where}; a lower optimizer.learning_rate or a clip_norm may help")
     return terms["loss"]
+
+
+def _evaluated(evaluate, state: TrainState) -> dict[str, float]:
+    """All that the evaluators say of the averaged and of the raw weights, as evaluation/ema/NAME and evaluation/raw/NAME."""
+    scalars = {}
+    for weights, params in (("ema", state.ema), ("raw", state.params)):
+        if params is not None:
+            scalars |= {f"evaluation/{weights}/{name}": value for name, value in evaluate(params)}
+    log.info("%s", ", ".join(f"{name.removeprefix('evaluation/')} {value:.4g}" for name, value in scalars.items()))
+    return scalars
 
 
 def _grid_drawer(plan: Plan, workdir: Path):

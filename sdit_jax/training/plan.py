@@ -10,10 +10,10 @@ from jax.sharding import Mesh
 from sdit_jax import config as fields
 from sdit_jax import sharding
 from sdit_jax.config import Config, InputError
-from sdit_jax.data import sources, transforms
-from sdit_jax.data.batches import Batches
-from sdit_jax.data.order import Order
+from sdit_jax.data import sources
+from sdit_jax.data.roads import Feed, make_batches
 from sdit_jax.diffusion.schedule import Schedule
+from sdit_jax.evaluation.evaluators import Evaluator, make_evaluator
 from sdit_jax.models import SDiT, build
 from sdit_jax.sampling.run import check_sampling, make_schedule
 from sdit_jax.training import optimizer
@@ -28,13 +28,15 @@ class Plan:
     mesh: Mesh
     model: SDiT
     schedule: Schedule
-    batches: Batches
+    batches: Feed
     rate: optax.Schedule
     tx: optax.GradientTransformation
     total_steps: int
     checkpoint_every: int
     log_every: int
     samples_every: int
+    evaluate_every: int
+    evaluate: Evaluator | None  # Where the configuration asks for it.
 
     def new_state(self) -> TrainState:
         """The state before the first step, on every device of the mesh."""
@@ -46,7 +48,7 @@ class Plan:
 
     def describe(self) -> str:
         """A few lines for a person: devices, sizes, durations."""
-        config, data = self.config, self.batches.images
+        config, images = self.config, self.batches.length
         parameters = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(self.new_state).params))
         device = jax.devices()[0]
         half_life = f"{config.ema.half_life:,.0f} images" if config.ema.half_life else "off"
@@ -54,12 +56,13 @@ class Plan:
             [
                 f"process {jax.process_index()} of {jax.process_count()}, "
                 f"{jax.device_count()} devices ({device.device_kind}), batch {config.batch_size}",
-                f"{config.data.name} {config.data.split}: {len(data):,} images of {data.images.shape[1:]}",
+                f"{config.data.name} {config.data.split}: {self.batches.describe()}",
                 f"{parameters:,} parameters, width {config.model.width}, {config.model.depth + 1} blocks, "
                 f"{config.model.timesteps} spiking steps, EMA half-life {half_life}",
                 f"{self.total_steps:,} steps ({self.total_steps * config.batch_size:,} images, "
-                f"{self.total_steps * config.batch_size / len(data):.1f} epochs); checkpoint every "
-                f"{self.checkpoint_every or '-'}, log every {self.log_every or '-'}, samples every {self.samples_every or '-'}",
+                f"{self.total_steps * config.batch_size / images:.1f} epochs); checkpoint every "
+                f"{self.checkpoint_every or '-'}, log every {self.log_every or '-'}, samples every {self.samples_every or '-'}"
+                + (f", evaluation every {self.evaluate_every}" if self.evaluate_every else ""),
             ]
         )
 
@@ -78,18 +81,16 @@ def make_plan(config: Config) -> Plan:
     chosen = {name: config.samples[name] for name in ("sampler", "steps", "guidance")}
     check_sampling(model, schedule, **chosen, prefix="config.samples.")
 
-    data = sources.load(config.data.name, config.data.split, config.data.dir)
+    data = sources.open_source(config.data.name, config.data.split, config.data.dir)
     if model.num_classes not in (0, data.num_classes):
         raise InputError(
             f"config.model.num_classes: found {model.num_classes}, {config.data.name} has {data.num_classes} (0 ignores them)"
         )
-    data = dataclasses.replace(data, images=transforms.fit(data.images, model.image_size, model.channels))
-    order = Order(
-        len(data), batch_size=config.batch_size, seed=config.seed, shard=jax.process_index(), shards=jax.process_count()
+    batches = make_batches(
+        data, config.data, mesh, size=model.image_size, channels=model.channels, batch_size=config.batch_size, seed=config.seed
     )
-    batches = Batches(data, order)
 
-    lengths = {"batch_size": config.batch_size, "epoch_images": len(data)}
+    lengths = {"batch_size": config.batch_size, "epoch_images": batches.length}
     total = fields.duration_steps(config.duration, "config.duration", **lengths)
     if total < 1:
         raise InputError(f"config.duration: found {config.duration!r}, must be at least one step")
@@ -97,10 +98,13 @@ def make_plan(config: Config) -> Plan:
     def steps(text, name):
         return fields.duration_steps(text, f"config.{name}", **lengths, total_steps=total)
 
+    evaluate_every = steps(config.evaluation.every, "evaluation.every")
     rate = optimizer.learning_rate(config.optimizer, total, steps(config.optimizer.warmup, "optimizer.warmup"))
     return Plan(
         config, mesh, model, schedule, batches, rate, optimizer.adamw(config.optimizer, rate), total,
         checkpoint_every=steps(config.checkpoint.every, "checkpoint.every"),
         log_every=steps(config.log.every, "log.every"),
         samples_every=steps(config.samples.every, "samples.every"),
+        evaluate_every=evaluate_every,
+        evaluate=make_evaluator(config, model, schedule) if evaluate_every else None,
     )  # fmt: skip

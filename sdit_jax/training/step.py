@@ -1,6 +1,6 @@
 """One optimizer step: noise, prediction, loss, gradient, update, average. A pure function of (state, batch, seed)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from sdit_jax.config import Config
 from sdit_jax.diffusion.loss import diffusion_loss
 from sdit_jax.diffusion.process import add_noise
 from sdit_jax.diffusion.schedule import Schedule
+from sdit_jax.layers.spiking import firing_rates
 from sdit_jax.models import SDiT
 from sdit_jax.training.state import TrainState, ema_decay
 
@@ -44,18 +45,6 @@ def loss_terms(model: SDiT, schedule: Schedule, params, batch, key) -> tuple[jax
     terms = diffusion_loss(schedule, output, x_0, x_t, t_B, noise)
     means = {name: value.mean() for name, value in terms.items()}
     return means["loss"], means | firing_rates(sown["spikes"])
-
-
-def firing_rates(spikes: Mapping) -> dict[str, jax.Array]:
-    """The sown collection as {"firing_rate/in_blocks.0.time_neurons": scalar, ...}."""
-    rates = {}
-    for path, rate in jax.tree_util.tree_leaves_with_path(spikes):
-        blocks, neurons = path[0].key, path[1].key
-        if rate.ndim:
-            rates |= {f"firing_rate/{blocks}.{i}.{neurons}": rate[i] for i in range(len(rate))}
-        else:
-            rates[f"firing_rate/{blocks}.{neurons}"] = rate
-    return rates
 
 
 def make_train_step(

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from sdit_jax.config import InputError
-from sdit_jax.data.transforms import fit
+from sdit_jax.data.order import Showing
+from sdit_jax.data.transforms import fit, fit_one, windows
 
 
 def pixels(*shape):
@@ -49,3 +50,44 @@ def test_grey_images_are_resized_and_repeated():
 def test_channels_that_cannot_fit_are_refused(found, wanted):
     with pytest.raises(InputError, match=f"config.model.channels: found {wanted}, must be {found}"):
         fit(pixels(1, 8, 8, found), 8, wanted)
+
+
+@pytest.mark.parametrize("shape", [(9, 16, 3), (17, 8, 3), (9, 16, 1)])
+def test_the_square_at_the_centre_is_taken(shape):
+    image, side = pixels(*shape), min(shape[:2])
+    top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
+    theirs = (
+        Image.fromarray(image.squeeze()).crop((left, top, left + side, top + side)).resize((6, 6), Image.Resampling.LANCZOS)
+    )
+    np.testing.assert_array_equal(fit_one(image, 6, shape[2], "lanczos").squeeze(), np.asarray(theirs))
+    np.testing.assert_array_equal(fit_one(image, side).squeeze(), image[top : top + side, left : left + side].squeeze())
+
+
+def test_without_a_size_images_stay_as_they_are():
+    image = pixels(5, 7, 1)
+    np.testing.assert_array_equal(fit_one(image), image)
+    np.testing.assert_array_equal(fit_one(image, None, 3), np.repeat(image, 3, -1))
+    images = pixels(2, 5, 7, 1)
+    np.testing.assert_array_equal(fit(images), images)
+
+
+def test_an_unknown_filter_is_refused():
+    with pytest.raises(InputError, match="config.data.resize: found 'sinc', allowed are bilinear, bicubic"):
+        fit(pixels(1, 8, 8, 3), 4, 3, "sinc")
+
+
+def test_windows_are_cut_at_their_corners_and_mirrored():
+    images = pixels(5, 8, 9, 3)
+    places, flips = np.array([4, 0, 4, 2]), np.array([True, False, False, True])
+    corners = np.array([[0, 0], [2, 1], [1, 2], [2, 2]])
+    found = windows(images, Showing(places, flips, corners), 2)
+    for i, flip, (row, column), ours in zip(places, flips, corners, found, strict=True):
+        cut = images[i][row : row + 6, column : column + 7]
+        np.testing.assert_array_equal(ours, cut[:, ::-1] if flip else cut)
+    assert found.flags.c_contiguous
+
+
+def test_without_a_margin_only_flips_are_left():
+    images = pixels(3, 4, 4, 1)
+    found = windows(images, Showing(np.array([2, 1]), np.array([False, True]), np.zeros((2, 2), int)), 0)
+    np.testing.assert_array_equal(found, [images[2], images[1][:, ::-1]])

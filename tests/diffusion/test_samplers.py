@@ -185,6 +185,19 @@ def test_clipping_leaves_images_inside_the_range_alone(method):
     np.testing.assert_allclose(clipped, plain, atol=1e-5)
 
 
+@pytest.mark.parametrize("clip", [False, True])
+def test_the_path_holds_what_each_step_took_for_the_clean_image(clip):
+    x_T, timesteps = jnp.linspace(-3, 3, 7)[:, None], [900, 500, 100, 3]
+    found, path = sample(denoise, x_T, SCHEDULE, method="ddim", timesteps=timesteps, clip_x0=clip, path=True)
+    np.testing.assert_array_equal(found, sample(denoise, x_T, SCHEDULE, method="ddim", timesteps=timesteps, clip_x0=clip))
+    x = np.asarray(x_T, np.float64)
+    first = (x - np.sqrt(1 - BAR[900]) * noise_of(x, BAR[900])) / np.sqrt(BAR[900])
+    assert path.shape == (4, 7, 1)
+    np.testing.assert_allclose(path[0], np.clip(first, -1, 1) if clip else first, atol=1e-5)
+    np.testing.assert_allclose(path[-1], found, atol=1e-6)
+    assert jnp.abs(path[1:] - path[:-1]).max() > 1e-3
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

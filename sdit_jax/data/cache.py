@@ -1,0 +1,56 @@
+"""Arrays that take long to make are made once, and kept in files named by a hash of all that they depend on."""
+
+import hashlib
+import json
+import logging
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from sdit_jax.config import cache_dir
+
+log = logging.getLogger(__name__)
+Arrays = dict[str, np.ndarray]
+
+
+def kept(kind: str, words: tuple, make: Callable[[], Arrays]) -> Arrays:
+    """What `make()` returns, from the cache where the same kind and words were asked for before.
+
+    A damaged file is named in a warning and made again; where nothing can be written, a warning says so.
+    """
+    name = hashlib.sha256(json.dumps([kind, *words]).encode()).hexdigest()[:32]
+    path = cache_dir() / "data" / f"{kind}-{name}.npz"
+    arrays = read_arrays(path)
+    if arrays is None:
+        arrays = make()
+        try:
+            write_arrays(path, arrays)
+        except OSError as error:
+            log.warning("%s: cannot be written (%s), so that this will be done again", path, error.strerror)
+    return arrays
+
+
+def read_arrays(path: Path) -> Arrays | None:
+    """The arrays of a file; None where there is none, or, with a warning, a damaged one (their checksums are read)."""
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds for a damaged file.
+        log.warning("%s: damaged (%s), made again", path, type(error).__name__)
+        return None
+
+
+def write_arrays(path: Path, arrays: Arrays) -> None:
+    """Writes a file whole or not at all, also where several processes write it at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,78 @@
+"""What a source gives: images that are in memory, or examples that are decoded one at a time."""
+
+import abc
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sdit_jax.config import InputError
+
+CHUNK = 512  # Examples that are fetched at once where all are.
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """images: uint8 (N, H, W, C); labels: int32 (N,) in 0..num_classes-1."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    num_classes: int = 10
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """sha256 over shape, pixels, labels and num_classes."""
+        digest = hashlib.sha256(f"{self.images.shape} {self.num_classes}".encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()
+
+
+class BrokenImage(InputError):
+    """A picture that cannot be decoded, by its name."""
+
+
+class Examples(abc.ABC):
+    """Labelled images of any size that are decoded when they are asked for, from any thread.
+
+    `fingerprint` changes with the files; `skipped` of them were left out because they cannot be read.
+    """
+
+    name: str  # For messages.
+    num_classes: int
+    fingerprint: str
+    skipped: int = 0
+
+    @property
+    @abc.abstractmethod
+    def labels(self) -> np.ndarray:
+        """int32 (N,) in 0..num_classes-1."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @abc.abstractmethod
+    def fetch(self, places: Sequence[int]) -> list[Any]:
+        """What is stored of some images; many at once may be faster. Raises InputError where reading has no sense any more."""
+
+    @abc.abstractmethod
+    def decode(self, stored: Any) -> np.ndarray:
+        """uint8 (H, W, C) of what is stored. Raises BrokenImage."""
+
+    def example(self, i: int) -> np.ndarray:
+        """Image i as uint8 (H, W, C)."""
+        return self.decode(self.fetch([i])[0])
+
+
+def checked_labels(labels: np.ndarray, path: object, num_classes: int) -> np.ndarray:
+    """Labels as int32. Raises InputError for one outside 0..num_classes-1."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(wrong):
+        raise InputError(f"{path}: found label {labels[wrong[0]]} at image {wrong[0]}, must be in 0..{num_classes - 1}")
+    return labels.astype(np.int32)

@@ -1,0 +1,65 @@
+"""Examples as images in memory: decoded once, fitted, and kept in the cache."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import PIL
+from tqdm import tqdm
+
+from sdit_jax.config import InputError
+from sdit_jax.data import cache
+from sdit_jax.data.datasets import CHUNK, BrokenImage, Examples, Images
+from sdit_jax.data.transforms import fit_one
+
+log = logging.getLogger(__name__)
+
+
+def decoded(examples: Examples, size: int | None = None, channels: int | None = None, resize: str = "bilinear") -> Images:
+    """All examples, each through `transforms.fit_one`. Broken ones are named in a warning, left out and counted.
+
+    Raises InputError where none is left, and, without a size, where they are of different shapes.
+    """
+    words = (examples.fingerprint, size, channels, resize, PIL.__version__)
+    arrays = cache.kept("images", words, lambda: _decode(examples, size, channels, resize))
+    kept = arrays["kept"]
+    say_skipped(examples, len(examples) - len(kept))
+    if not len(kept):
+        raise InputError(f"{examples.name}: no image is left")
+    return Images(arrays["images"], examples.labels[kept], examples.num_classes)
+
+
+def say_skipped(examples: Examples, broken: int = 0) -> None:
+    """One line with the number of files that are left out, if any."""
+    if examples.skipped + broken:
+        total = len(examples) + examples.skipped
+        log.warning("%s: %d of %d files are left out, they cannot be read", examples.name, examples.skipped + broken, total)
+
+
+def _decode(examples, size, channels, resize):
+    """{"images": uint8 (n, H, W, C), "kept": int64 (n,), which examples they are}."""
+
+    def one(stored):
+        try:
+            return fit_one(examples.decode(stored), size, channels, resize)
+        except BrokenImage as error:
+            log.warning("%s", error)
+            return None
+
+    images, kept = np.zeros((0, 0, 0, 1), np.uint8), []
+    with ThreadPoolExecutor() as pool:
+        places = range(len(examples))
+        found = (image for i in places[::CHUNK] for image in pool.map(one, examples.fetch(places[i : i + CHUNK])))
+        for i, image in enumerate(tqdm(found, examples.name, len(examples), unit=" images", disable=None)):
+            if image is None:
+                continue
+            if not kept:
+                images = np.empty((len(examples), *image.shape), np.uint8)
+            if image.shape != images.shape[1:]:
+                raise InputError(
+                    f"{examples.name}: found an image of {image.shape} after one of {images.shape[1:]}; as they are, all must "
+                    "share one shape"
+                )
+            images[len(kept)] = image
+            kept.append(i)
+    return {"images": images[: len(kept)], "kept": np.array(kept, np.int64)}

@@ -1,0 +1,121 @@
+"""Measures samples against real images: distances, scores, energy; every number with its protocol, and a report to look at.
+
+    python -m sdit_jax.evaluate --workdir=runs/digits
+    python -m sdit_jax.evaluate --workdir=runs/mnist --n=10000 --sampler=ddpm --steps=250 --inception=pt_inception.pth
+    python -m sdit_jax.evaluate --samples=samples/samples.npz --reference=mnist --data_dir=DATA/mnist
+
+Prints the values beside what real images score, and writes evaluation.json, report.html and, from a run folder, samples.npz.
+Drawing samples goes on where it was stopped. fd_classifier is a distance between features of a small classifier of the data
+set, shipped with the package; fid needs Inception's weights (a file, or they are fetched).
+"""
+
+from pathlib import Path
+
+from absl import flags
+from tqdm import tqdm
+
+from sdit_jax import command_line, config
+from sdit_jax.config import InputError
+from sdit_jax.evaluation.evaluate import evaluate
+from sdit_jax.evaluation.evaluators import DISTANCES, classifier_of, make_ruler
+from sdit_jax.evaluation.portrait import energy_of, portray
+from sdit_jax.evaluation.reference import check_enough
+from sdit_jax.evaluation.report import write_report
+from sdit_jax.evaluation.subject import Subject, draw, load_references, read_subject
+from sdit_jax.sampling.run import Run, check_sampling, open_run
+
+WORKDIR = flags.DEFINE_string("workdir", "", "Run folder to draw samples from.")
+SAMPLES = flags.DEFINE_string("samples", "", "Or a .npz file of samples: arr_0 uint8 (N, H, W, C), labels.")
+REFERENCE = flags.DEFINE_string("reference", "", "Source of real images, as config.data.name; default what was trained on.")
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Where they are, as config.data.dir.")
+OUT = flags.DEFINE_string("out", "", "Folder to write; default WORKDIR/evaluation/... or evaluation/ beside the samples.")
+N = flags.DEFINE_integer("n", 10_000, "How many samples to draw.", lower_bound=1)
+SAMPLER = flags.DEFINE_string("sampler", "ddim", "ddim (deterministic) or ddpm (ancestral).")
+STEPS = flags.DEFINE_integer("steps", 50, "Sampling steps.")
+GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Classifier-free guidance scale; 1 is none, 0 ignores the labels.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0, upper_bound=config.MAX_SEED)
+WEIGHTS = flags.DEFINE_enum("weights", None, ["ema", "raw"], "Averaged or raw weights; default ema where the run has one.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 250, "Samples at a time.", lower_bound=1)
+DISTANCE = flags.DEFINE_list("distance", [], f"Which of {', '.join(DISTANCES)}; default what there is a network for.")
+CLASSIFIER = flags.DEFINE_string("classifier", "", "For fd_classifier: a shipped one, or a file; default the data set's.")
+INCEPTION = flags.DEFINE_string("inception", "", "For fid: the weights, pytorch-fid's .pth or .npz.")
+YARDSTICKS = flags.DEFINE_bool("yardsticks", True, "Score real images, changed a little, for comparison.")
+REPORT = flags.DEFINE_bool("report", True, "Write report.html.")
+
+
+def main() -> None:
+    if bool(WORKDIR.value) == bool(SAMPLES.value):
+        raise InputError("--workdir, --samples: name one of them")
+    if WORKDIR.value:
+        _evaluate_run(open_run(Path(WORKDIR.value), WEIGHTS.value))
+    else:
+        _evaluate_file(read_subject(Path(SAMPLES.value)))
+
+
+def _evaluate_run(run: Run) -> None:
+    """Whatever is missing is found before anything is drawn or written."""
+    data = run.config.data
+    check_sampling(run.model, run.schedule, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, prefix="--")
+    if REFERENCE.value and REFERENCE.value != data.name:
+        name, directory, split = REFERENCE.value, DATA_DIR.value, "train"
+    else:
+        name, directory, split = data.name, DATA_DIR.value or data.dir, data.split
+    references = load_references(name, directory, (split, "test"), run.model.image_size, data.resize)
+    rulers = _rulers(name, N.value, "--n")
+    how = f"{SAMPLER.value}{STEPS.value}_guidance{GUIDANCE.value:g}_n{N.value}_seed{SEED.value}"
+    out = Path(OUT.value or Path(WORKDIR.value, "evaluation", f"step{run.step}_{run.weights}_{how}"))
+    config.make_folder(out)
+    subject = draw(
+        run, out, n=N.value, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, seed=SEED.value,
+        batch_size=BATCH_SIZE.value, progress=lambda batches: _progress(batches, "samples"),
+    )  # fmt: skip
+    energy = energy_of(run, references[split], STEPS.value, GUIDANCE.value)
+    _write(out, subject, rulers, references, name, run, energy)
+
+
+def _evaluate_file(subject: Subject) -> None:
+    if not REFERENCE.value:
+        raise InputError("--reference: missing; name the source of the real images to compare with")
+    H, W, _ = subject.images.shape[1:]
+    if H != W:
+        raise InputError(f"{SAMPLES.value}: found images of {H}x{W}, must be square")
+    references = load_references(REFERENCE.value, DATA_DIR.value, ("train", "test"), H)
+    rulers = _rulers(REFERENCE.value, len(subject.images), SAMPLES.value)
+    out = Path(OUT.value or Path(SAMPLES.value).parent / "evaluation")
+    config.make_folder(out)
+    _write(out, subject, rulers, references, REFERENCE.value, None, None)
+
+
+def _write(out, subject, rulers, references, source, run, energy):
+    evaluation = evaluate(subject, rulers, references, source, with_yardsticks=YARDSTICKS.value, progress=_progress)
+    evaluation.save(out / "evaluation.json", protocol=subject.protocol, energy=energy)
+    print(evaluation.table())
+    if energy:
+        print(energy["summary"])
+    print(out / "evaluation.json")
+    if REPORT.value:
+        write_report(out / "report.html", portray(subject, evaluation, references, run, energy))
+        print(out / "report.html")
+
+
+def _rulers(source, n, what):
+    """By what was asked for, else by what there is a network for without fetching one; n images must be enough for them."""
+    for distance in DISTANCE.value:
+        if distance not in DISTANCES:
+            raise InputError(f"--distance: found {distance!r}, allowed are {', '.join(DISTANCES)}")
+    known = {"fd_classifier": CLASSIFIER.value or classifier_of(source), "fid": INCEPTION.value}
+    chosen = DISTANCE.value or [distance for distance, there in known.items() if there]
+    if not chosen:
+        raise InputError(f"--distance: no classifier for {source!r}; name one with --classifier, or use --distance=fid")
+    rulers = [make_ruler(distance, source, INCEPTION.value, CLASSIFIER.value) for distance in chosen]
+    for ruler in rulers:
+        check_enough(ruler, n, what)
+    return rulers
+
+
+def _progress(items, name):
+    return tqdm(items, name, leave=False, disable=None)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,79 @@
+"""All that a report shows of an evaluation: its numbers, and pictures of how the network came to its samples."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+
+from sdit_jax import images
+from sdit_jax.data.datasets import Images
+from sdit_jax.data.transforms import to_channels
+from sdit_jax.evaluation import neighbours
+from sdit_jax.evaluation.energy import measure_energy
+from sdit_jax.evaluation.evaluate import Evaluation
+from sdit_jax.evaluation.probe import denoising, probe
+from sdit_jax.evaluation.reference import spaced
+from sdit_jax.evaluation.report import Report
+from sdit_jax.evaluation.subject import Subject
+from sdit_jax.sampling.generate import example_labels
+from sdit_jax.sampling.run import Run
+
+NEIGHBOURS = 200  # Samples and real images whose nearest training images are looked for.
+PROBED, TIMESTEPS = 32, 10
+DENOISED, FRAMES = 6, 8
+NO_RUN = "samples from a file; evaluate a run folder to see this"
+
+
+def energy_of(run: Run, real: Images, steps: int, guidance: float) -> dict:
+    """Energy per forward pass and per generated image, as JSON; firing rates are those of a few real images, half noised."""
+    x = images.from_uint8(jnp.asarray(to_channels(real.images[spaced(len(real), 8)], run.model.channels)))
+    t = jnp.full(len(x), len(run.schedule) // 2)
+    labels = jnp.asarray(real.labels[spaced(len(real), 8)]) if run.model.num_classes else None
+    found = measure_energy(run.model, run.params, x, t, labels)
+    return found.to_dict() | {"per_image": found.per_image(steps, guidance)}
+
+
+def portray(
+    subject: Subject, evaluation: Evaluation, references: Mapping[str, Images], run: Run | None, energy: dict | None
+) -> Report:
+    """The report of an evaluation; without a run, only what the samples themselves show."""
+    trained_on, *held_out = references.values()
+    shown = {
+        "results": evaluation.values, "yardsticks": evaluation.yardsticks, "samples": subject.images, "labels": subject.labels,
+        "protocol": subject.protocol, "energy": energy, "neighbours": _neighbours(subject.images, trained_on, held_out),
+    }  # fmt: skip
+    if run is None:
+        missing: dict[str, str] = dict.fromkeys(("frames", "losses", "firing_rates", "raster", "energy"), NO_RUN)
+        return Report("Evaluation of samples", str(subject.protocol.get("samples", "")), missing=missing, **shown)
+    weights = "averaged" if run.weights == "ema" else "raw"
+    subtitle = f"{run.config.data.name}, {weights} weights of step {run.step:,}, {len(subject.images):,} samples"
+    return Report("A spiking diffusion transformer, evaluated", subtitle, **shown, **_inside(run, subject, trained_on))
+
+
+def _neighbours(samples, trained_on, held_out):
+    channels = samples.shape[-1]
+    some = lambda all_images: to_channels(all_images[spaced(len(all_images), NEIGHBOURS)], channels)
+    real = some(held_out[0].images) if held_out else None
+    return neighbours.compare(some(samples), to_channels(trained_on.images, channels), real)
+
+
+def _inside(run, subject, real):
+    """Denoising, losses, firing rates and spikes of a run's network."""
+    p = subject.protocol
+    labels = example_labels(DENOISED, run.model.num_classes)
+    _, frames = denoising(
+        run.model, run.schedule, run.params, labels, method=p["sampler"], steps=p["steps"], guidance=p["guidance"],
+        clip_x0=p["clip_x0"], seed=p["seed"], frames=FRAMES,
+    )  # fmt: skip
+    steps = run.schedule.spaced(p["steps"])[::-1]
+    chosen = spaced(len(real), PROBED)
+    timesteps = np.linspace(0, len(run.schedule) - 1, TIMESTEPS).round().astype(int).tolist()
+    found = probe(
+        run.model, run.schedule, run.params, to_channels(real.images[chosen], run.model.channels), real.labels[chosen],
+        timesteps=timesteps, seed=p["seed"],
+    )  # fmt: skip
+    return {
+        "frames": frames, "frame_timesteps": [steps[i] for i in spaced(len(steps), len(frames))],
+        "timesteps": found.timesteps, "losses": found.terms, "firing_rates": found.rates, "raster": found.raster_TLC,
+        "raster_caption": f"{found.raster_layer}, one image at timestep {found.raster_timestep}, its first channels",
+    }  # fmt: skip

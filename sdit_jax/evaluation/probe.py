@@ -1,0 +1,116 @@
+"""What a trained network does, for a report: its loss and firing rates by timestep, its spikes, its way from noise to image."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sdit_jax import images
+from sdit_jax.config import InputError
+from sdit_jax.diffusion.loss import diffusion_loss
+from sdit_jax.diffusion.process import add_noise
+from sdit_jax.diffusion.samplers import normal
+from sdit_jax.diffusion.schedule import Schedule
+from sdit_jax.layers.spiking import by_layer
+from sdit_jax.models import SDiT
+from sdit_jax.sampling.generate import make_sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """Means over the images at each of `timesteps`, shape (S,): loss `terms` by name, firing `rates` by layer.
+
+    `raster_TLC` holds the spikes (bool) of `raster_layer`, its first channels, for the first image at `raster_timestep`.
+    """
+
+    timesteps: tuple[int, ...]
+    terms: dict[str, np.ndarray]
+    rates: dict[str, np.ndarray]
+    raster_layer: str
+    raster_timestep: int
+    raster_TLC: np.ndarray
+
+
+def probe(
+    model: SDiT, schedule: Schedule, params: Any, images_NHWC: np.ndarray, labels_N: np.ndarray, *,
+    timesteps: Sequence[int], seed: int, raster_layer: str | None = None, raster_timestep: int | None = None,
+    raster_channels: int = 64,
+) -> Probe:  # fmt: skip
+    """Runs the network on noised uint8 images, all at once, at each timestep of the schedule, as one compiled program.
+
+    Image n at timestep t is noised from (seed, t, n), whatever else is asked for; no labels are dropped. The raster is of the
+    middle one of the layers and timesteps unless told. Terms are those of `diffusion.loss`: "mse", "vb" where the variance is
+    learned, and their sum "loss".
+
+    Raises:
+      InputError: timesteps that are none or outside the schedule, or a layer that has no neurons.
+    """
+    asked = list(timesteps)
+    for t in [*asked, raster_timestep or 0] if asked else ["none"]:
+        if t not in range(len(schedule)):
+            raise InputError(f"timesteps: found {t}, need one or more of 0..{len(schedule) - 1}")
+    shown = asked[len(asked) // 2] if raster_timestep is None else raster_timestep
+    key = jax.random.key(seed)
+
+    def noised(pictures, t):
+        keys_N = jax.vmap(lambda n: jax.random.fold_in(jax.random.fold_in(key, t), n))(jnp.arange(len(pictures)))
+        x_0, t_N = images.from_uint8(pictures), jnp.full(len(pictures), t)
+        noise = normal(keys_N, x_0)
+        return x_0, t_N, noise, add_noise(schedule, x_0, t_N, noise)
+
+    def at(params, pictures, labels, t):
+        x_0, t_N, noise, x_t = noised(pictures, t)
+        output, sown = model.apply({"params": params}, x_t, told[t_N], labels, mutable=["spikes"])
+        terms = diffusion_loss(schedule, output, x_0, x_t, t_N, noise)
+        return {name: term.mean() for name, term in terms.items()}, by_layer(sown["spikes"], "firing_rate")
+
+    told = jnp.asarray(schedule.timesteps)
+    layers = list(jax.eval_shape(at, params, images_NHWC, labels_N, 0)[1])
+    layer = layers[len(layers) // 2] if raster_layer is None else raster_layer
+    if layer not in layers:
+        raise InputError(f"raster layer: found {layer!r}, allowed are {', '.join(layers)}")
+
+    @jax.jit
+    def run(params, pictures, labels, timesteps):
+        terms, rates = jax.lax.map(lambda t: at(params, pictures, labels, t), timesteps)
+        _, t_1, _, x_t = noised(pictures[:1], shown)
+        spikes_T1LC = _spikes(model, params, x_t, told[t_1], labels[:1])[layer]
+        return terms, rates, spikes_T1LC[:, 0, :, :raster_channels].astype(bool)
+
+    terms, rates, raster = jax.tree.map(np.asarray, run(params, images_NHWC, labels_N, jnp.array(asked)))
+    return Probe(tuple(asked), terms, rates, layer, shown, raster)
+
+
+def _spikes(model, params, x_t, t_B, y_B):
+    """The spikes (T, B, L, C) of every layer of neurons, which sow them only here."""
+
+    def keep(next_method, args, kwargs, context):
+        output = next_method(*args, **kwargs)
+        if context.method_name == "fire":
+            context.module.sow("spikes", "spikes", output)
+        return output
+
+    with nn.intercept_methods(keep):
+        _, sown = model.apply({"params": params}, x_t, t_B, y_B, mutable=["spikes"])
+    return by_layer(sown["spikes"], "spikes", ndim=4)
+
+
+def denoising(
+    model: SDiT, schedule: Schedule, params: Any, labels_B: np.ndarray, *,
+    method: str, steps: int, guidance: float, clip_x0: bool, seed: int, frames: int = 8,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """From noise to images: what the network takes for the clean image at evenly chosen steps, the first and last included.
+
+    Returns (images (B, H, W, C), frames (F, B, H, W, C)), uint8, with F = min(frames, steps). The images are those that
+    `sampling.generate` draws first for the same labels and seed.
+    """
+    B = len(labels_B)
+    filled = np.resize(labels_B, -(-B // jax.device_count()) * jax.device_count()).astype(np.int32)
+    sampler = make_sampler(model, schedule, method=method, steps=steps, guidance=guidance, clip_x0=clip_x0, path=True)
+    drawn, path = sampler(params, filled, np.arange(len(filled), dtype=np.int32), np.uint32(seed))
+    chosen = np.round(np.linspace(0, steps - 1, min(frames, steps))).astype(int)
+    return np.asarray(drawn)[:B], np.asarray(path)[chosen, :B]

@@ -1,0 +1,37 @@
+"""What stands beside a number, so that another can find it again."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+
+import jax
+
+from sdit_jax.config import Config
+from sdit_jax.sampling.run import Run
+
+PACKAGES = ("sdit_jax", "jax", "jaxlib", "flax", "numpy", "scipy")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that numbers depend on."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def config_sha256(config: Config) -> str:
+    """Of the resolved configuration, as sorted JSON."""
+    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def sampling_protocol(run: Run, *, n: int, sampler: str, steps: int, guidance: float, labels: str, seed: int) -> dict:
+    """How n images were drawn from a run folder: enough to draw them again."""
+    averaged = run.weights == "ema"
+    return {
+        "n": n, "size": [run.model.image_size, run.model.image_size, run.model.channels], "sampler": sampler, "steps": steps,
+        "guidance": guidance, "clip_x0": run.config.diffusion.clip_x0, "labels": labels, "seed": seed, "weights": run.weights,
+        "ema_half_life_images": run.config.ema.half_life if averaged else None,
+        "ema_ramp": run.config.ema.ramp if averaged else None,
+        "step": run.step, "images_seen": run.step * run.config.batch_size,
+        "trained_on": f"{run.config.data.name} {run.config.data.split}", "config_sha256": config_sha256(run.config),
+        "device": jax.devices()[0].device_kind, "versions": versions(),
+    }  # fmt: skip

@@ -1,0 +1,59 @@
+"""What a step shows, and how: flips and windows are fair, pure functions of (seed, step, shard)."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sdit_jax.data.order import Order
+
+N = 37
+
+
+def showings(steps, **fields):
+    """The three parts of an order's showings, step after step."""
+    order = Order(N, **({"batch_size": 16, "seed": 5} | fields))
+    return [np.concatenate(parts) for parts in zip(*(order(step) for step in steps), strict=True)]
+
+
+def test_without_flip_and_margin_images_are_shown_as_they_are():
+    _, flips, corners = showings(range(20))
+    assert not flips.any() and not corners.any()
+
+
+def test_flips_and_windows_change_nothing_of_which_images_are_shown():
+    plain, _, _ = showings(range(20))
+    shown, _, _ = showings(range(20), flip=True, margin=3)
+    np.testing.assert_array_equal(plain, shown)
+
+
+def test_half_of_the_images_are_mirrored_and_every_window_is_as_likely():
+    _, flips, corners = showings(range(500), flip=True, margin=3)
+    assert stats.binomtest(int(flips.sum()), len(flips)).pvalue > 1e-3
+    counts = np.bincount(corners[:, 0] * 4 + corners[:, 1], minlength=16)
+    assert len(counts) == 16 and stats.chisquare(counts).pvalue > 1e-3
+    together = np.histogram2d(flips, corners[:, 0], (2, 4))[0]
+    assert stats.chi2_contingency(together).pvalue > 1e-3
+
+
+def test_flips_do_not_depend_on_margins_nor_on_what_was_asked_before():
+    _, flips, _ = showings([7, 8], flip=True)
+    _, with_margin, _ = showings([7, 8], flip=True, margin=2)
+    order = Order(N, batch_size=16, seed=5, flip=True)
+    later = [order(step).flip_B for step in (8, 0, 7)]
+    np.testing.assert_array_equal(flips, with_margin)
+    np.testing.assert_array_equal(flips, np.concatenate([later[2], later[0]]))
+    assert (flips[:16] != flips[16:]).any()
+
+
+@pytest.mark.parametrize("shards", [2, 4])
+def test_shards_make_up_the_global_showing(shards):
+    whole = showings([11], flip=True, margin=2)
+    parts = [showings([11], flip=True, margin=2, shard=i, shards=shards) for i in range(shards)]
+    for expected, *found in zip(whole, *parts, strict=True):
+        np.testing.assert_array_equal(np.concatenate(found), expected)
+
+
+def test_seeds_draw_their_own_flips_and_windows():
+    drawn = {tuple(np.concatenate([flips, corners.ravel()])) for seed in range(8)
+             for _, flips, corners in [showings([0], flip=True, margin=4, seed=seed)]}  # fmt: skip
+    assert len(drawn) == 8

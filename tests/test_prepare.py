@@ -1,0 +1,105 @@
+"""The command that prepares data, as a person runs it."""
+
+import importlib
+import os
+
+import numpy as np
+import pytest
+
+from sdit_jax.config import InputError
+from sdit_jax.data import archives, originals, preparing, sources
+from sdit_jax.data.datasets import Images
+
+
+def assert_one_clear_line(done, *words):
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    assert all(word in lines[0] for word in words), lines[0]
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ((), ("data set: missing", "--help")),
+        (("imagenet",), ("data set", "'imagenet'", "mnist, fashion_mnist, cifar10")),
+        (("mnist", "cifar10"), ("cifar10: unexpected argument",)),
+        (("mnist", "--archives=/nowhere"), ("--archives", "/nowhere")),
+        (("mnist", "--archives={folder}"), ("train-images-idx3-ubyte.gz: no such file",)),
+        (("cifar10", "--archives={folder}"), ("cifar-10-binary.tar.gz: no such file",)),
+        (("fashion_mnist", "--archives={folder}/bad"), ("train-images-idx3-ubyte.gz: found sha256",)),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(small, tmp_path, flags, words):
+    (tmp_path / "bad").mkdir()
+    for name in archives.IDX_NAMES:
+        (tmp_path / "bad" / name).write_bytes(b"truncated")
+    out = tmp_path / "out"
+    done = small.run("prepare", *(flag.format(folder=tmp_path) for flag in flags), f"--out={out}")
+    assert_one_clear_line(done, *words)
+    assert os.listdir(tmp_path) == ["bad"]
+
+
+def test_help_shows_examples_and_flags(small):
+    done = small.run("prepare", "--help")
+    assert done.returncode == 0
+    assert "python -m sdit_jax.prepare mnist" in done.stdout and "--archives:" in done.stdout and "--out:" in done.stdout
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """command(name): the command's main in this process, with few images in the place of the real ones; and what was read."""
+    from absl import flags
+
+    rng, read = np.random.default_rng(0), []
+    images = Images(rng.integers(0, 256, (30, 28, 28, 1), np.uint8), (np.arange(30) % 10).astype(np.int32))
+
+    def few(split, folder):
+        read.append((split, folder))
+        return images
+
+    version, _, shape, classes = preparing.DATA_SETS["mnist"]
+    monkeypatch.setitem(preparing.DATA_SETS, "mnist", (version, few, shape, classes))
+    monkeypatch.setattr(archives, "_check", lambda folder, sums: None)
+    monkeypatch.setenv("SDIT_JAX_CACHE", str(tmp_path / "cache"))
+    module = importlib.import_module("sdit_jax.prepare")
+    flags.FLAGS(["prepare", f"--archives={tmp_path}", f"--out={tmp_path / 'out'}"])
+    yield lambda: module.main("mnist"), read, images
+    for name in ("archives", "out"):
+        flags.FLAGS[name].unparse()
+
+
+def test_it_prepares_once_and_says_what_to_run_next(command, tmp_path, capsys):
+    main, read, images = command
+    out = tmp_path / "out"
+    main()
+    assert read == [(split, tmp_path) for split in originals.SPLITS]
+    folder, train = capsys.readouterr().out.splitlines()
+    assert folder == f"{out}/mnist/3.0.1"
+    assert train.startswith("python -m sdit_jax.train --config=configs/mnist.py ")
+    assert f"--config.data.name=tfds:mnist --config.data.dir={out}" in train
+    assert sources.load("tfds:mnist", "train", out).fingerprint == images.fingerprint
+    assert os.listdir(out) == ["mnist"] and os.listdir(out / "mnist") == ["3.0.1"]
+
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    main()
+    assert capsys.readouterr().out.startswith(f"{out}/mnist/3.0.1: already prepared\n")
+    assert len(read) == 2 and before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+
+
+def test_what_breaks_on_the_way_leaves_nothing(command, tmp_path, monkeypatch):
+    main, _, _ = command
+
+    def full(image):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(preparing, "_png", full)
+    with pytest.raises(InputError, match="out/mnist/3.0.1: cannot be written .No space left on device"):
+        main()
+    assert [path for path in (tmp_path / "out").rglob("*") if path.name != "mnist"] == []
+
+
+def test_a_folder_in_the_way_is_named(command, tmp_path):
+    (tmp_path / "out" / "mnist" / "3.0.1").mkdir(parents=True)
+    with pytest.raises(InputError, match="mnist/3.0.1: in the way, it holds no dataset_info.json"):
+        command[0]()
