@@ -25,9 +25,9 @@ OUT = flags.DEFINE_string("out", "", "The tensorflow-datasets folder; by default
 def main(name: str) -> None:
     if name not in DATA_SETS:
         raise InputError(f"data set: found {name!r}, allowed are {', '.join(DATA_SETS)}")
-    out = Path(OUT.value) if OUT.value else default_root()
+    out = Path(OUT.value).expanduser() if OUT.value else default_root()
     already = is_prepared(name, out)
-    folder = prepare(name, Path(ARCHIVES.value) if ARCHIVES.value else None, out)
+    folder = prepare(name, Path(ARCHIVES.value).expanduser() if ARCHIVES.value else None, out)
     print(f"{folder}{': already prepared' if already else ''}")
     flags = f" --config.data.dir={out}" if OUT.value else ""
     print(f"python -m sdit_jax.train --config=configs/{name}.py --workdir=runs/{name} --config.data.name=tfds:{name}{flags}")

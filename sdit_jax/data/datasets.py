@@ -45,17 +45,13 @@ class Examples(abc.ABC):
     """
 
     name: str  # For messages.
+    labels: np.ndarray  # int32 (N,) in 0..num_classes-1.
     num_classes: int
     fingerprint: str
     skipped: int = 0
 
-    @property
-    @abc.abstractmethod
-    def labels(self) -> np.ndarray:
-        """int32 (N,) in 0..num_classes-1."""
-
-    @abc.abstractmethod
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.labels)
 
     @abc.abstractmethod
     def fetch(self, places: Sequence[int]) -> list[Any]:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from sdit_jax.config import InputError
 from sdit_jax.data import cache
 from sdit_jax.data.datasets import CHUNK, BrokenImage, Examples, Images
-from sdit_jax.data.transforms import fit_one
+from sdit_jax.data.transforms import fit_one, to_channels
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +20,13 @@ def decoded(examples: Examples, size: int | None = None, channels: int | None = 
 
     Raises InputError where none is left, and, without a size, where they are of different shapes.
     """
-    words = (examples.fingerprint, size, channels, resize, PIL.__version__)
-    arrays = cache.kept("images", words, lambda: _decode(examples, size, channels, resize))
+    words = (examples.fingerprint, size, resize, PIL.__version__)
+    arrays = cache.kept("images", words, lambda: _decode(examples, size, resize))
     kept = arrays["kept"]
     say_skipped(examples, len(examples) - len(kept))
     if not len(kept):
         raise InputError(f"{examples.name}: no image is left")
-    return Images(arrays["images"], examples.labels[kept], examples.num_classes)
+    return Images(to_channels(arrays["images"], channels), examples.labels[kept], examples.num_classes)
 
 
 def say_skipped(examples: Examples, broken: int = 0) -> None:
@@ -36,12 +36,12 @@ def say_skipped(examples: Examples, broken: int = 0) -> None:
         log.warning("%s: %d of %d files are left out, they cannot be read", examples.name, examples.skipped + broken, total)
 
 
-def _decode(examples, size, channels, resize):
+def _decode(examples, size, resize):
     """{"images": uint8 (n, H, W, C), "kept": int64 (n,), which examples they are}."""
 
     def one(stored):
         try:
-            return fit_one(examples.decode(stored), size, channels, resize)
+            return fit_one(examples.decode(stored), size, resize=resize)
         except BrokenImage as error:
             log.warning("%s", error)
             return None

@@ -27,32 +27,10 @@ class Folder(Examples):
     """
 
     def __init__(self, root: Path, split: str):
-        splits = _subfolders(root)
-        if not {"train", "test"} <= set(splits):
-            splits = ["train"]
-            part = train = root
-        else:
-            part, train = root / split, root / "train"
-        if split not in splits:
-            raise InputError(f"config.data.split: found {split!r}, {root} has {', '.join(splits)}")
-        self.name = str(part)
-        classes, found = _subfolders(train), _subfolders(part)
-        unknown = sorted(set(found) - set(classes))
-        if unknown:
-            raise InputError(f"{part / unknown[0]}: a class that is not in {train}; there are {', '.join(classes) or 'none'}")
-        files, labels = [], []
-        for label, place in enumerate(part / name for name in classes) if classes else [(0, part)]:
-            here = _pictures(place)
-            files += here
-            labels += [label] * len(here)
-        stray = next((path for path in _files(part) if classes), None)
-        if stray:
-            raise InputError(f"{stray}: beside the folders of classes ({', '.join(classes)}), must be in one of them")
-        if not files:
-            raise InputError(f"{part}: holds no images ({', '.join(pictures.SUFFIXES)})")
-        self.num_classes = max(1, len(classes))
+        part, classes = _split(root, split)
+        files, labels = _listed(part, classes)
+        self.name, self.num_classes = str(part), max(1, len(classes))
         self.fingerprint = _fingerprint(part, files, labels)
-
         kinds = cache.kept("scan", (self.fingerprint,), lambda: {"kinds": _kinds(files)})["kinds"]
         for i in np.flatnonzero(kinds == BROKEN):
             log.warning("%s: not a picture that can be read", files[i])
@@ -60,15 +38,8 @@ class Folder(Examples):
         if not len(sound):
             raise InputError(f"{part}: none of its {len(files)} images can be read")
         self.skipped = len(files) - len(sound)
-        self._files, self._labels = [files[i] for i in sound], np.array(labels, np.int32)[sound]
+        self._files, self.labels = [files[i] for i in sound], np.array(labels, np.int32)[sound]
         self._channels = 3 if (kinds == COLOUR).any() else 1
-
-    @property
-    def labels(self) -> np.ndarray:
-        return self._labels
-
-    def __len__(self) -> int:
-        return len(self._files)
 
     def fetch(self, places: Sequence[int]) -> list[Path]:
         return [self._files[i] for i in places]
@@ -77,14 +48,39 @@ class Folder(Examples):
         return pictures.decode(stored, self._channels)
 
 
+def _split(root, split):
+    """The folder of a split and the names of the classes."""
+    splits = _subfolders(root)
+    if {"train", "test"} <= set(splits):
+        part, train = root / split, root / "train"
+    else:
+        splits, part, train = ["train"], root, root
+    if split not in splits:
+        raise InputError(f"config.data.split: found {split!r}, {root} has {', '.join(splits)}")
+    classes = _subfolders(train)
+    unknown = next((name for name in _subfolders(part) if name not in classes), None)
+    if unknown:
+        raise InputError(f"{part / unknown}: a class that is not in {train}; there are {', '.join(classes) or 'none'}")
+    return part, classes
+
+
+def _listed(part, classes):
+    """The files of a split, class by class, and their labels."""
+    files, labels = [], []
+    for label, place in enumerate([part / name for name in classes] or [part]):
+        here = _pictures(place)
+        files += here
+        labels += [label] * len(here)
+    stray = sorted(entry.name for entry in os.scandir(part) if entry.is_file() and _is_picture(entry.name)) if classes else []
+    if stray:
+        raise InputError(f"{part / stray[0]}: beside the folders of classes ({', '.join(classes)}), must be in one of them")
+    if not files:
+        raise InputError(f"{part}: holds no images ({', '.join(pictures.SUFFIXES)})")
+    return files, labels
+
+
 def _subfolders(folder):
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _files(folder):
-    """The pictures that lie in a folder itself."""
-    names = (entry.name for entry in os.scandir(folder) if entry.is_file())
-    return sorted(Path(folder, name) for name in names if _is_picture(name))
 
 
 def _pictures(folder):

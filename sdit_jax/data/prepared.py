@@ -51,31 +51,19 @@ class Prepared(Examples):
                 f"config.data.split: found {split!r}, tfds:{name} has {splits}, and parts such as train[:1000] ({_line(error)})"
             ) from None
         self._channels = 1 if features["image"].shape[-1:] == (1,) else 3
-        label = features["label"] if "label" in features else None
-        self._labelled = label is not None and label.shape == () and np.issubdtype(label.np_dtype, np.integer)
-        self._known_classes = label.num_classes if isinstance(label, tfds.features.ClassLabel) else None
         self.fingerprint = _fingerprint(folder, split)
-        self._read_labels()
+        label = features["label"] if "label" in features else None
+        raw = np.zeros(len(self._source), np.int64)
+        if label is not None and label.shape == () and np.issubdtype(label.np_dtype, np.integer):
+            raw = cache.kept("labels", (self.fingerprint,), self._read_labels)["labels"]
+        named = isinstance(label, tfds.features.ClassLabel)
+        self.num_classes = label.num_classes if named and label.num_classes else int(raw.max()) + 1
+        self.labels = checked_labels(raw, self.name, self.num_classes)
 
     def _read_labels(self):
-        """Labels need a pass over all records: kept in the cache."""
-        raw = np.zeros(len(self), np.int64)
-        if self._labelled:
-
-            def make():
-                chunks = (range(len(self))[i : i + CHUNK] for i in range(0, len(self), CHUNK))
-                return {"labels": np.array([record["label"] for chunk in chunks for record in self._records(chunk)], np.int64)}
-
-            raw = cache.kept("labels", (self.fingerprint,), make)["labels"]
-        self.num_classes = self._known_classes if self._labelled and self._known_classes else max(1, int(raw.max()) + 1)
-        self._labels = checked_labels(raw, self.name, self.num_classes)
-
-    @property
-    def labels(self) -> np.ndarray:
-        return self._labels
-
-    def __len__(self) -> int:
-        return len(self._source)
+        places = range(len(self._source))
+        chunks = (places[i : i + CHUNK] for i in places[::CHUNK])
+        return {"labels": np.array([record["label"] for chunk in chunks for record in self._records(chunk)], np.int64)}
 
     def fetch(self, places: Sequence[int]) -> list[tuple[int, bytes | np.ndarray]]:
         return [(i, record["image"]) for i, record in zip(places, self._records(places), strict=True)]

@@ -10,6 +10,7 @@
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ def open_source(name: str, split: str, directory: str | Path) -> Images | Exampl
     if kind not in SOURCES:
         raise InputError(f"config.data.name: found {name!r}, allowed are {ALLOWED}")
     try:
-        return SOURCES[kind](name, split, rest, str(directory))
+        return SOURCES[kind](name, split, os.path.expanduser(rest), os.path.expanduser(directory))
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
 
@@ -93,6 +94,7 @@ def _place(name, rest, directory, what):
     return Path(found)
 
 
+# Each is called with the whole name, the split, what follows the colon, and the directory.
 SOURCES: dict[str, Callable[[str, str, str, str], Images | Examples]] = {
     "digits": _digits,
     "mnist": partial(_original, originals.idx_pair),

@@ -7,17 +7,18 @@ import sys
 import numpy as np
 
 from sdit_jax.data.datasets import Examples
-from sdit_jax.data.order import Order, Showing
+from sdit_jax.data.order import Order
 from sdit_jax.data.transforms import fit_one, windows
 
-AHEAD = 2  # Batches that are decoded before they are asked for.
+MOST_THREADS = 16
 
 
 class Streamed:
     """`streamed(step)` is what `Batches` gives of the same images, fitted to (size, channels) when they are shown.
 
-    Examples are fetched by grain's threads. Steps that follow each other find their batch decoded; any other step starts the
-    threads anew, so that there is nothing to save. `close()` ends the threads. Raises InputError for an image that is broken.
+    grain's threads decode the next steps, a batch each. Steps that follow each other find their batch decoded; any other step
+    starts the threads anew, so that there is nothing to save. `close()` ends the threads. Raises InputError for an image
+    that is broken.
     """
 
     def __init__(
@@ -31,10 +32,9 @@ class Streamed:
     ):
         self.examples, self.order = examples, order
         self._fit = functools.partial(fit_one, size=size, channels=channels, resize=resize)
-        self._showing = functools.lru_cache(maxsize=AHEAD + 2)(order)
-        self._threads = threads or 2 * (os.cpu_count() or 1)
+        self._threads = threads or min(MOST_THREADS, os.cpu_count() or 1)
         self._iterator = None
-        self._step, self._batch = -1, {}  # The step that was served last.
+        self._step, self._batch = -1, {}  # What was served last.
 
     def __call__(self, step: int) -> dict[str, np.ndarray]:
         """{"image": uint8 (b, H, W, C), "label": int32 (b,)}."""
@@ -50,12 +50,13 @@ class Streamed:
             raise
         return self._batch
 
-    def show(self, step: int, place: int) -> dict[str, np.ndarray]:
-        """The image at a place of this shard's batch, without its axis B."""
-        index_B, flip_B, corner_B2 = self._showing(step)
-        image = self._fit(self.examples.example(int(index_B[place])))
-        here = Showing(np.zeros(1, np.int64), flip_B[place : place + 1], corner_B2[place : place + 1])
-        return {"image": windows(image[None], here, self.order.margin)[0], "label": self.examples.labels[index_B[place]]}
+    def decode(self, step: int) -> dict[str, np.ndarray]:
+        """The batch of a step, in this thread."""
+        showing = self.order(step)
+        stored = self.examples.fetch(showing.index_B.tolist())
+        pixels = np.stack([self._fit(self.examples.decode(one)) for one in stored])
+        here = showing._replace(index_B=np.arange(len(stored)))
+        return {"image": windows(pixels, here, self.order.margin), "label": self.examples.labels[showing.index_B]}
 
     def close(self) -> None:
         """Ends the threads; a later step starts new ones."""
@@ -66,13 +67,12 @@ class Streamed:
     def _start(self, step):
         import grain  # A second, which only those who use it pay.
 
-        batch_size = self.order.local_batch_size
-        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=max(AHEAD * batch_size, self._threads))
-        return iter(grain.MapDataset.source(_Row(self, step)).to_iter_dataset(options).batch(batch_size))
+        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._threads)
+        return iter(grain.MapDataset.source(_Row(self, step)).to_iter_dataset(options))
 
 
 class _Row:
-    """The endless row of examples that a shard shows from a step on, as grain reads it: one at a time, from any thread."""
+    """The endless row of batches from a step on, as grain reads it: from any thread."""
 
     def __init__(self, streamed: Streamed, first_step: int):
         self._streamed, self._first_step = streamed, first_step
@@ -81,8 +81,7 @@ class _Row:
         return sys.maxsize
 
     def __getitem__(self, index):
-        step, place = divmod(int(index), self._streamed.order.local_batch_size)
-        return self._streamed.show(self._first_step + step, place)
+        return self._streamed.decode(self._first_step + int(index))
 
     def __repr__(self):
         return f"{self._streamed.examples.name} from step {self._first_step}"

@@ -4,6 +4,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 WIDTH = 400  # In the SVG's own units; the page scales it.
 INK, MUTED, ACCENT, SECOND, THIRD = "#010101", "#020202", "#030303", "#040404", "#050505"  # Stand for the page's own.
 COLORS = {INK: "currentColor", MUTED: "var(--muted)", ACCENT: "var(--accent)", SECOND: "var(--second)", THIRD: "var(--third)"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "report", "text.parse_math": False, "font.family": "sans-serif", "font.size": 10,
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": MUTED, "axes.labelcolor": MUTED,
     "xtick.color": MUTED, "ytick.color": MUTED, "text.color": INK, "axes.facecolor": "none", "figure.facecolor": "none",
@@ -23,13 +24,13 @@ STYLE = {
 
 
 def ladder(rows: Sequence[tuple[str, float]], chosen: str, write: Callable[[float], str]) -> str:
-    """Named values from small to large, each a point on a logarithmic line; `chosen` stands out. `write` makes the numbers text.
+    """Named values from small to large, each a point on a logarithmic line, `chosen` in colour; `write` makes them text.
 
     Values that are not positive stand at the left end.
     """
     rows = sorted(rows, key=lambda row: row[1])
-    values = np.array([value for _, value in rows])
-    positive = values[values > 0]
+    values = np.array([value for _, value in rows], float)
+    positive = values[(values > 0) & np.isfinite(values)]
     left, right = (positive.min() / 1.4, positive.max() * 1.4) if len(positive) else (0.1, 1)
 
     def draw(axes):
@@ -38,9 +39,8 @@ def ladder(rows: Sequence[tuple[str, float]], chosen: str, write: Callable[[floa
         _label_log(axes.xaxis, left, right)
         for i, (name, value) in enumerate(rows):
             color, weight = (ACCENT, "bold") if name == chosen else (INK, "normal")
-            at = max(value, left)
+            at = min(max(value, left), right)
             axes.plot([left, right], [i, i], color=MUTED, linewidth=0.6, alpha=0.5)
-            axes.plot([left, at], [i, i], color=color, linewidth=1.8, alpha=1 if name == chosen else 0.45)
             axes.plot([at], [i], "o", color=color, markersize=8 if name == chosen else 5.5, clip_on=False)
             axes.text(0, i - 0.22, name, transform=axes.get_yaxis_transform(), color=color, weight=weight)
             axes.text(1, i - 0.22, write(value), transform=axes.get_yaxis_transform(), color=color, weight=weight, ha="right")
@@ -88,7 +88,7 @@ def densities(series: Mapping[str, Sequence[float]], x_label: str) -> str:
 
 
 def _label_log(axis, low, high):
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

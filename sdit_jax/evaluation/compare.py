@@ -71,4 +71,4 @@ def yardsticks(
 def _scores(features, images, labels, reference):
     extracted = extract(features, images)
     scores = score(features, extracted, reference) | score_alone(features, extracted, labels)
-    return {name: np.float64(value) for name, value in scores.items()}
+    return {name: np.asarray(value) for name, value in scores.items()}

@@ -53,7 +53,7 @@ class Call(struct.PyTreeNode):
 class LayerEnergy:
     """One layer in one forward pass of one image. `inputs`, `outputs` and `weights` are counts of numbers.
 
-    `rate` is the firing rate of a binary input (all values seen were 0 or 1, and not all were 0), and None for a real-valued one.
+    `rate` is the firing rate of a binary input (all values seen were 0 or 1, not all 0), and None for a real-valued one.
     """
 
     name: str
@@ -87,8 +87,7 @@ class LayerEnergy:
         return SRAM_PJ * (self.inputs / (WORD if self.binary else 1) + self.outputs)
 
     def to_dict(self) -> dict[str, Any]:
-        derived = {name: getattr(self, name) for name in ("binary", "acs", "pJ", "dram_pJ", "sram_pJ")}
-        return dataclasses.asdict(self) | derived
+        return dataclasses.asdict(self) | {key: getattr(self, key) for key in ("binary", "acs", "pJ", "dram_pJ", "sram_pJ")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,13 +176,16 @@ def measure_energy(model: nn.Module, params: Any, x_BHWC: jax.Array, t_B: jax.Ar
     """The energy of one forward pass `model.apply({"params": params}, x, t, y)`, per image.
 
     Counts come from an abstract trace at batch 1; which inputs are binary, and how often they fire, from running the batch. An
-    input is binary if it is so on a second batch too, shifted in x and t: the sinusoid of t = 0 happens to be 0s and 1s.
+    input is binary if it still is with x, t and all parameters moved a little: neurons give 0s and 1s whatever comes, while the
+    sinusoid of t = 0, or reconstruction tokens that no spike has reached yet, merely happen to.
+
     The twin is the network traced with its field `timesteps`, where it has one, at 1. Stacks of blocks (`nn.scan`) must carry
     the collection "spikes", as those of `models` do: what they do not carry is not seen, and `left_out` names its weights,
     as it does those of layers of other kinds than Dense and Conv.
     """
     run = jax.jit(lambda params, x, t, y: _watch(model, params, x, t, y))
-    seen, again = _calls(run(params, x_BHWC, t_B, y_B)), _calls(run(params, x_BHWC + 0.1, t_B + 1, y_B))
+    seen = _calls(run(params, x_BHWC, t_B, y_B))
+    again = _calls(run(jax.tree.map(lambda leaf: 1.01 * leaf, params), x_BHWC + 0.1, t_B + 1, y_B))
     counts, neuron_updates, unseen = _count(model, x_BHWC, t_B, y_B)
     layers = []
     for name, call in counts.items():
@@ -191,8 +193,7 @@ def measure_energy(model: nn.Module, params: Any, x_BHWC: jax.Array, t_B: jax.Ar
         binary = bool(seen[name].binary & again[name].binary) and rate > 0
         layers.append(LayerEnergy(name, call.macs, rate if binary else None, call.weights, call.inputs, call.outputs))
     twin = model.clone(timesteps=1) if hasattr(model, "timesteps") else model
-    twin_counts, _, _ = _count(twin, x_BHWC, t_B, y_B)
-    twin_macs = sum(call.macs for call in twin_counts.values())
+    twin_macs = sum(count_macs(twin, x_BHWC, t_B, y_B).values())
     return Energy(
         tuple(layers), twin_macs, neuron_updates, LEFT_OUT + tuple(f"{name}: a layer not known here" for name in unseen)
     )

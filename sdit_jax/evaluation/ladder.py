@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from sdit_jax.evaluation import charts
-from sdit_jax.evaluation.numbers import number
+from sdit_jax.evaluation.numbers import number, quantity
 
 SAMPLES = "these samples"
 MEANINGS = {
@@ -35,12 +35,10 @@ class Row:
 class Ladder:
     """Scores by one network against one reference, yardsticks and samples sorted by `distance`, and its chart."""
 
-    n: int | None
     names: Sequence[str]
     rows: Sequence[Row]
     reference: Mapping[str, Any]
-    features: Mapping[str, Any]
-    real: str  # What images the yardsticks are made of.
+    made_of: str  # How many images of what, and by which network they are compared.
     distance: str | None
     chart: Markup | None
     sentence: str
@@ -88,10 +86,22 @@ def _ladder(records, yardsticks):
     rows = [chosen, *(Row(_name(yard, len(real) == 1), _scores(yard)) for yard in fitting)]
     if distance:
         rows.sort(key=lambda row: row.scores[distance])
-    return Ladder(
-        first.get("n"), names, rows, reference, first.get("features") or {}, ", ".join(real), distance,
-        *(_drawing(rows, distance) if distance and fitting else (None, "")),
-    )  # fmt: skip
+    made_of = _made_of(first.get("n"), reference, real, first.get("features") or {})
+    drawing = _drawing(rows, distance) if distance and fitting else (None, "")
+    return Ladder(names, rows, reference, made_of, distance, *drawing)
+
+
+def _made_of(n, reference, real, features):
+    parts = []
+    if n:
+        parts.append(f"{number(n)} samples")
+    if reference.get("n"):
+        digest = f" (sha256 {reference['sha256'][:12]}…)" if reference.get("sha256") else ""
+        parts.append(f"{number(reference['n'])} real images{digest}")
+    if real:
+        parts.append(f"Yardsticks: {', '.join(real)}, changed as the line says")
+    facts = {name: value[:12] + "…" if name == "sha256" else value for name, value in features.items()}
+    return ". ".join([*parts, *([f"Compared by {quantity('', facts)}"] if facts else [])]) + "." * bool(parts or facts)
 
 
 def _scores(yard):

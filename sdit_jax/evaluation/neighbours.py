@@ -11,11 +11,15 @@ BLOCK = 2**22  # Pixels of training images at a time: 32 MiB.
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-    """The S samples that come nearest to a training image, each with its K nearest, and distances of all, in grey levels."""
+    """S samples, each with its K nearest training images, and distances of all N, in grey levels.
+
+    The first `closest` of the S are those that come nearest of all to a training image, the others the first ones drawn.
+    """
 
     samples_SHWC: np.ndarray
     nearest_SKHWC: np.ndarray
     distances_SK: np.ndarray
+    closest: int
     samples_N: np.ndarray  # Of every sample to its nearest training image.
     real_M: np.ndarray | None  # The same of real images that were not trained on; None where there are none.
 
@@ -51,10 +55,14 @@ def nearest(samples_NHWC: np.ndarray, train_MHWC: np.ndarray, k: int = 1) -> tup
 
 
 def compare(
-    samples_NHWC: np.ndarray, train_MHWC: np.ndarray, real_RHWC: np.ndarray | None = None, *, k: int = 4, shown: int = 8
+    samples_NHWC: np.ndarray, train_MHWC: np.ndarray, real_RHWC: np.ndarray | None = None, *, k: int = 4, shown: int = 12
 ) -> Neighbours:
-    """Neighbours of samples and of real images that were not trained on. Raises InputError as `nearest` does."""
+    """Neighbours of samples, and distances of real images that were not trained on. Raises InputError as `nearest` does."""
     indices_NK, distances_NK = nearest(samples_NHWC, train_MHWC, k)
-    first = np.argsort(distances_NK[:, 0], kind="stable")[:shown]
+    closest = np.argsort(distances_NK[:, 0], kind="stable")[: -(-shown // 2)]
+    drawn = np.setdiff1d(np.arange(len(samples_NHWC)), closest)[: shown - len(closest)]
+    S = np.concatenate([closest, drawn])
     real_M = None if real_RHWC is None else nearest(real_RHWC, train_MHWC)[1][:, 0]
-    return Neighbours(samples_NHWC[first], train_MHWC[indices_NK[first]], distances_NK[first], distances_NK[:, 0], real_M)
+    return Neighbours(
+        samples_NHWC[S], train_MHWC[indices_NK[S]], distances_NK[S], len(closest), distances_NK[:, 0], real_M
+    )  # fmt: skip

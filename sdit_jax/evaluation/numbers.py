@@ -7,15 +7,17 @@ PREFIXES = ("p", "n", "µ", "m", "", "k", "M", "G", "T", "P")  # 10^-12, 10^-9, 
 COUNTS = ("macs", "acs", "updates", "parameters", "weights", "inputs", "outputs")
 RATES = ("rate", "firing_rate", "fraction")
 UNGROUPED = ("seed",)
+SPELLED = {"macs": "MACs", "acs": "ACs", "mac": "MAC", "ac": "AC", "sram": "SRAM", "dram": "DRAM", "ema": "EMA"}
 
 
 def number(value: float, digits: int = 4) -> str:
-    """1234567.8 -> "1,234,568", 3.14159 -> "3.142", 0.00001234 -> "1.234e-05"; whole numbers are written whole."""
+    """1234567.8 -> "1,234,568", 3.14159 -> "3.142", 0.00001234 -> "1.234e-5"; whole numbers are written whole."""
     if isinstance(value, int) or not math.isfinite(value):
         return f"{value:,}"
     size = math.floor(math.log10(abs(value))) if value else 0
     if not -5 < size < 12:
-        return f"{value:.{digits - 1}e}"
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
     text = f"{value:,.{max(0, digits - 1 - size)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
@@ -53,4 +55,4 @@ def quantity(name: str, value: Any) -> str:
 
 def words(name: str) -> str:
     """The name of a field without its unit: "neuron_updates" -> "neuron updates", "twin_pJ" -> "twin", "pJ" -> "energy"."""
-    return "energy" if name == "pJ" else name.removesuffix("_pJ").replace("_", " ")
+    return "energy" if name == "pJ" else " ".join(SPELLED.get(word, word) for word in name.removesuffix("_pJ").split("_"))

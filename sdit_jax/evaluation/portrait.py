@@ -72,8 +72,9 @@ def _inside(run, subject, real):
         run.model, run.schedule, run.params, to_channels(real.images[chosen], run.model.channels), real.labels[chosen],
         timesteps=timesteps, seed=p["seed"],
     )  # fmt: skip
+    losses = found.terms if len(found.terms) > 2 else {"mse": found.terms["mse"]}  # One term is the loss itself.
     return {
         "frames": frames, "frame_timesteps": [steps[i] for i in spaced(len(steps), len(frames))],
-        "timesteps": found.timesteps, "losses": found.terms, "firing_rates": found.rates, "raster": found.raster_TLC,
+        "timesteps": found.timesteps, "losses": losses, "firing_rates": found.rates, "raster": found.raster_TLC,
         "raster_caption": f"{found.raster_layer}, one image at timestep {found.raster_timestep}, its first channels",
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -40,7 +41,7 @@ def probe(
     timesteps: Sequence[int], seed: int, raster_layer: str | None = None, raster_timestep: int | None = None,
     raster_channels: int = 64,
 ) -> Probe:  # fmt: skip
-    """Runs the network on noised uint8 images, all at once, at each timestep of the schedule, as one compiled program.
+    """Runs the network on noised uint8 images, all at once, at each timestep; compiled once for a model, schedule and shapes.
 
     Image n at timestep t is noised from (seed, t, n), whatever else is asked for; no labels are dropped. The raster is of the
     middle one of the layers and timesteps unless told. Terms are those of `diffusion.loss`: "mse", "vb" where the variance is
@@ -54,38 +55,41 @@ def probe(
         if t not in range(len(schedule)):
             raise InputError(f"timesteps: found {t}, need one or more of 0..{len(schedule) - 1}")
     shown = asked[len(asked) // 2] if raster_timestep is None else raster_timestep
-    key = jax.random.key(seed)
-
-    def noised(pictures, t):
-        keys_N = jax.vmap(lambda n: jax.random.fold_in(jax.random.fold_in(key, t), n))(jnp.arange(len(pictures)))
-        x_0, t_N = images.from_uint8(pictures), jnp.full(len(pictures), t)
-        noise = normal(keys_N, x_0)
-        return x_0, t_N, noise, add_noise(schedule, x_0, t_N, noise)
-
-    def at(params, pictures, labels, t):
-        x_0, t_N, noise, x_t = noised(pictures, t)
-        output, sown = model.apply({"params": params}, x_t, told[t_N], labels, mutable=["spikes"])
-        terms = diffusion_loss(schedule, output, x_0, x_t, t_N, noise)
-        return {name: term.mean() for name, term in terms.items()}, by_layer(sown["spikes"], "firing_rate")
-
-    told = jnp.asarray(schedule.timesteps)
-    layers = list(jax.eval_shape(at, params, images_NHWC, labels_N, 0)[1])
+    pictures, labels, drawn = jnp.asarray(images_NHWC), jnp.asarray(labels_N), np.uint32(seed)
+    layers = list(jax.eval_shape(partial(_at, model, schedule), params, pictures, labels, 0, drawn)[1])
     layer = layers[len(layers) // 2] if raster_layer is None else raster_layer
     if layer not in layers:
         raise InputError(f"raster layer: found {layer!r}, allowed are {', '.join(layers)}")
-
-    @jax.jit
-    def run(params, pictures, labels, timesteps):
-        terms, rates = jax.lax.map(lambda t: at(params, pictures, labels, t), timesteps)
-        _, t_1, _, x_t = noised(pictures[:1], shown)
-        spikes_T1LC = _spikes(model, params, x_t, told[t_1], labels[:1])[layer]
-        return terms, rates, spikes_T1LC[:, 0, :, :raster_channels].astype(bool)
-
-    terms, rates, raster = jax.tree.map(np.asarray, run(params, images_NHWC, labels_N, jnp.array(asked)))
-    return Probe(tuple(asked), terms, rates, layer, shown, raster)
+    terms, rates = _by_timestep(model, schedule, params, pictures, labels, jnp.array(asked), drawn)
+    spikes_T1LC = _spikes(model, schedule, params, pictures[:1], labels[:1], shown, drawn)[layer]
+    raster_TLC = np.asarray(spikes_T1LC[:, 0, :, :raster_channels], bool)
+    terms, rates = ({name: np.asarray(value_S) for name, value_S in values.items()} for values in (terms, rates))
+    return Probe(tuple(asked), terms, rates, layer, shown, raster_TLC)
 
 
-def _spikes(model, params, x_t, t_B, y_B):
+def _noised(schedule, pictures, t, seed):
+    """(x_0, t_N, noise, x_t) of uint8 images at one timestep."""
+    key = jax.random.fold_in(jax.random.key(seed), t)
+    x_0, t_N = images.from_uint8(pictures), jnp.full(len(pictures), t)
+    noise = normal(jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(len(pictures))), x_0)
+    return x_0, t_N, noise, add_noise(schedule, x_0, t_N, noise)
+
+
+def _at(model, schedule, params, pictures, labels, t, seed):
+    """Mean loss terms and firing rates at one timestep."""
+    x_0, t_N, noise, x_t = _noised(schedule, pictures, t, seed)
+    output, sown = model.apply({"params": params}, x_t, t_N, labels, mutable=["spikes"])
+    terms = diffusion_loss(schedule, output, x_0, x_t, t_N, noise)
+    return {name: term.mean() for name, term in terms.items()}, by_layer(sown["spikes"], "firing_rate")
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _by_timestep(model, schedule, params, pictures, labels, timesteps, seed):
+    return jax.lax.map(lambda t: _at(model, schedule, params, pictures, labels, t, seed), timesteps)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _spikes(model, schedule, params, pictures, labels, t, seed):
     """The spikes (T, B, L, C) of every layer of neurons, which sow them only here."""
 
     def keep(next_method, args, kwargs, context):
@@ -94,8 +98,9 @@ def _spikes(model, params, x_t, t_B, y_B):
             context.module.sow("spikes", "spikes", output)
         return output
 
+    _, t_N, _, x_t = _noised(schedule, pictures, t, seed)
     with nn.intercept_methods(keep):
-        _, sown = model.apply({"params": params}, x_t, t_B, y_B, mutable=["spikes"])
+        _, sown = model.apply({"params": params}, x_t, t_N, labels, mutable=["spikes"])
     return by_layer(sown["spikes"], "spikes", ndim=4)
 
 

@@ -19,7 +19,7 @@ from sdit_jax.evaluation.ladder import ladders, meaning
 from sdit_jax.evaluation.neighbours import Neighbours
 from sdit_jax.evaluation.numbers import number, quantity, si, words
 
-MOST_SAMPLES, MOST_LABELS, MOST_FRAMES_IMAGES = 100, 20, 6
+MOST_SAMPLES, MOST_PATHS = 100, 6
 SIDE = 64  # Larger images are shown reduced to this.
 SPIKE = (0xE8, 0x59, 0x0C)
 PARTS = {
@@ -48,6 +48,7 @@ class Report:
     labels: Sequence[Any] | np.ndarray | None = None
     frames: np.ndarray | None = None  # (F, N, H, W, C), from noise to image
     frame_timesteps: Sequence[int] | np.ndarray = ()
+    frames_caption: str = "What the network takes for the clean image at each timestep."
     neighbours: Neighbours | None = None
     timesteps: Sequence[int] = ()  # Of losses and firing_rates.
     losses: Mapping[str, Sequence[float] | np.ndarray] | None = None
@@ -107,10 +108,13 @@ def _uri(picture, **options):
 
 
 def _spikes(step_LC):
-    """Spikes in colour on nothing, one row per channel, one column per token."""
-    picture = Image.fromarray(np.ascontiguousarray(step_LC.T != 0).astype(np.uint8), mode="P")
+    """Spikes in colour on nothing, a pixel each, the longer axis from left to right."""
+    L, C = step_LC.shape
+    spikes, axes = (step_LC.T, ("tokens", "channels")) if L >= C else (step_LC, ("channels", "tokens"))
+    picture = Image.fromarray(np.ascontiguousarray(spikes != 0).astype(np.uint8), mode="P")
     picture.putpalette((0, 0, 0, *SPIKE))
-    return _uri(picture, bits=1, transparency=0)
+    uri = _uri(picture, bits=1, transparency=0)
+    return {"uri": uri, "axes": axes, "width": picture.width, "height": picture.height, "rate": float(step_LC.mean())}
 
 
 def _names(results):
@@ -139,7 +143,7 @@ def _columns(report):
     """[(timestep, images)] of the denoising path."""
     if report.frames is None:
         return []
-    return [(int(t), frame[:MOST_FRAMES_IMAGES]) for t, frame in zip(report.frame_timesteps, report.frames, strict=True)]
+    return [(int(t), frame[:MOST_PATHS]) for t, frame in zip(report.frame_timesteps, report.frames, strict=True)]
 
 
 def _copies(found):
@@ -178,7 +182,7 @@ def _energy(energy):
     rest = {name: value for name, value in energy.items() if name not in ("summary", "layers", "left_out")}
     singles = {name: value for name, value in rest.items() if not isinstance(value, Mapping)}
     groups = {name: value for name, value in rest.items() if isinstance(value, Mapping)}
-    groups |= {"further": singles} if singles else {}
+    groups |= {"beside": singles} if singles else {}
     layers = list(energy.get("layers") or [])
     greatest = max((layer.get("pJ") or 0 for layer in layers), default=0) or 1
     return energy.get("summary", ""), groups, layers, greatest, list(energy.get("left_out") or [])

@@ -72,7 +72,7 @@ def make_train_step(
             {name: scalars[name] for name in ("mse", "vb", "loss") if name in scalars},
             jnp.where(bad.any(), jnp.argmax(bad), -1),
         )
-        scalars |= {"gradient_norm": optax.global_norm(grads), "learning_rate": rate(state.step)}
+        scalars |= {"gradient_norm": optax.tree.norm(grads), "learning_rate": rate(state.step)}
         averages = {name: averages[name].merge(Average.from_model_output(scalars[name])) for name in scalars}
         return TrainState(state.step + 1, params, ema, optimizer), averages, health
 

@@ -66,15 +66,17 @@ def test_the_release_costs_what_the_paper_page_says(name, macs, mJ):
 
 @pytest.fixture(scope="module")
 def started():
-    """(model, energy at t = 0) of the small network, whose neurons fire."""
+    """(model, energy at t = 0) of the small network, whose neurons fire but for the middle block's."""
     model = build(SMALL | {"depth": 2})
     x, t, y = inputs(model, 3)
     params = jax.jit(model.init)(jax.random.key(0, impl="rbg"), x, t, y)["params"]
+    for neurons in ("time_neurons", "channel_neurons"):
+        params["mid_block"][neurons]["norm"]["bias"] -= 100
     return model, measure_energy(model, params, x, 0 * t, y)
 
 
 def test_no_layer_of_the_release_is_spike_driven_and_the_result_says_so(started):
-    """At t = 0 too, where the sinusoid consists of 0s and 1s."""
+    """At t = 0 too, where the sinusoid is 0s and 1s, and behind silent neurons, where reconstruction tokens are still ones."""
     model, energy = started
     assert energy.spike_driven == () and energy.spike_driven_fraction == 0 and energy.acs == 0
     counts = count_macs(model, *inputs(model))

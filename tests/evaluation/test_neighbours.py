@@ -55,9 +55,10 @@ def test_copies_stand_out():
     real = GENERATOR.integers(0, 256, (200, 6, 5, 3), np.uint8)
     nearly = (TRAIN[[41, 7]] // 2 * 2) ^ np.array([1, 2], np.uint8)[:, None, None, None]  # At most 1 and 3 levels away.
     samples = np.concatenate([SAMPLES, nearly[::-1], TRAIN[[3]]])
-    found = neighbours.compare(samples, TRAIN, real, k=2, shown=3)
-    np.testing.assert_array_equal(found.samples_SHWC, samples[[19, 18, 17]])
-    np.testing.assert_array_equal(found.nearest_SKHWC[:, 0], TRAIN[[3, 41, 7]])
+    found = neighbours.compare(samples, TRAIN, real, k=2, shown=6)
+    assert found.closest == 3
+    np.testing.assert_array_equal(found.samples_SHWC, samples[[19, 18, 17, 0, 1, 2]])
+    np.testing.assert_array_equal(found.nearest_SKHWC[:3, 0], TRAIN[[3, 41, 7]])
     np.testing.assert_array_equal(found.samples_N, neighbours.nearest(samples, TRAIN)[1][:, 0])
     np.testing.assert_array_equal(found.real_M, neighbours.nearest(real, TRAIN)[1][:, 0])
     assert found.distances_SK[0, 0] == 0 < found.distances_SK[1, 0] <= 1 < found.distances_SK[2, 0] <= 3

@@ -1,0 +1,25 @@
+"""Real digits, the network that reads them, and a cache of its own for each test."""
+
+import pytest
+
+from sdit_jax.data import sources
+from sdit_jax.evaluation.features import classifier_features
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """The folder of the cache, empty."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("SDIT_JAX_CACHE", str(folder))
+    return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """{"train": 1,438 images, "test": 359 images}"""
+    return {split: sources.load("digits", split, "") for split in ("train", "test")}
+
+
+@pytest.fixture(scope="session")
+def ruler():
+    return classifier_features("digits")

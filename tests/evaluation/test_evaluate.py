@@ -1,0 +1,171 @@
+"""Real images against real images: what the scores of known images must be, what is kept, what stands beside a value."""
+
+import dataclasses
+import json
+import logging
+
+import numpy as np
+import pytest
+from scipy import linalg
+
+from sdit_jax.config import InputError
+from sdit_jax.data.datasets import Images
+from sdit_jax.evaluation import compare, reference
+from sdit_jax.evaluation.evaluate import evaluate
+from sdit_jax.evaluation.features import channels_for, extract
+from sdit_jax.evaluation.reference import check_enough, make_reference, spaced
+from sdit_jax.evaluation.subject import Subject, load_references, read_subject
+from sdit_jax.evaluation.yardsticks import YARDSTICKS, noisy
+
+AS_THEY_ARE = next(iter(YARDSTICKS))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Kernel distances over few pairs: their definition is tested elsewhere."""
+    monkeypatch.setattr(compare, "kernel_distance", lambda a, b: reference_kernel(a, b))
+
+
+def reference_kernel(a, b):
+    from sdit_jax.evaluation.scores import kernel_distance
+
+    return kernel_distance(a, b, subsets=3, size=100)
+
+
+def subject(images, labels=None, **protocol):
+    return Subject(images, labels, {"n": len(images), **protocol})
+
+
+def by_name(evaluation, split):
+    return {
+        record["name"]: record["value"]
+        for record in evaluation.values
+        if record["reference"] is None or record["reference"]["split"] == split
+    }
+
+
+def test_the_real_test_split_scores_the_floor_and_noise_is_far_off(digits, ruler):
+    test = digits["test"]
+    found = evaluate(subject(test.images, test.labels), [ruler], digits, "digits")
+    yards = {yard["change"]: yard["scores"] for yard in found.yardsticks if yard["reference"] == "train"}
+    floor, values = yards[AS_THEY_ARE], by_name(found, "train")
+    assert values == {name: value for name, value in floor.items() if not name.endswith("_std")}
+    levels = [yards[f"Gaussian noise of {level} grey levels"]["fd_classifier"] for level in (4, 8, 12, 16)]
+    assert floor["fd_classifier"] < levels[0] < levels[1] < levels[2] < levels[3]
+    assert values["accuracy_classifier"] > 0.97
+
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), np.uint8)
+    noise = by_name(evaluate(subject(pixels), [ruler], digits, "digits", with_yardsticks=False), "train")
+    assert noise["fd_classifier"] > 10 * levels[-1]
+    assert "accuracy_classifier" not in noise
+
+
+def test_a_split_is_at_no_distance_from_itself(digits, ruler):
+    scores = by_name(evaluate(subject(digits["train"].images), [ruler], digits, "digits", with_yardsticks=False), "train")
+    assert scores["fd_classifier"] < 1e-6
+    assert scores["precision_classifier"] == scores["recall_classifier"] == 1
+
+
+def test_the_distance_is_that_of_all_features_at_once(digits, ruler):
+    samples = noisy(digits["test"].images, 30)
+    found = by_name(evaluate(subject(samples), [ruler], digits, "digits", with_yardsticks=False), "train")["fd_classifier"]
+    x, y = (extract(ruler, images).features_ND.astype(np.float64) for images in (samples, digits["train"].images))
+    cov_x, cov_y = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    root = linalg.sqrtm(cov_x @ cov_y).real
+    expected = np.square(x.mean(0) - y.mean(0)).sum() + np.trace(cov_x + cov_y - 2 * root)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_every_value_stands_with_its_protocol(digits, ruler, tmp_path):
+    protocol = {"sampler": "ddim", "steps": 50, "guidance": 2.0, "seed": 3, "weights": "ema", "config_sha256": "abc"}
+    found = evaluate(subject(digits["test"].images[:100], **protocol), [ruler], digits, "digits")
+    found.save(tmp_path / "evaluation.json", energy=None)
+    stored = json.loads((tmp_path / "evaluation.json").read_text())
+    assert len(stored["values"]) == 9 and stored["energy"] is None  # IS, and four scores against each split.
+    for record in stored["values"]:
+        assert protocol.items() <= record.items() and record["n"] == 100
+        assert record["features"]["sha256"] == ruler.facts["sha256"]
+        if not record["name"].startswith("is_"):
+            assert record["reference"]["n"] == len(digits[record["reference"]["split"]])
+            assert record["reference"]["sha256"] == digits[record["reference"]["split"]].fingerprint
+    assert {yard["n"] for yard in stored["yardsticks"]} == {100}
+    assert {(yard["split"], yard["reference"]) for yard in stored["yardsticks"]} == {("test", "train"), ("train", "test")}
+    table = found.table()
+    assert "against digits train (1,438)" in table and "Gaussian noise of 8 grey levels" in table
+
+
+def test_references_are_kept_and_made_again_where_anything_differs(digits, ruler, cache, monkeypatch, caplog):
+    first = make_reference(ruler, digits["test"], "digits", "test")
+    calls = []
+    monkeypatch.setattr(reference, "extract", lambda *a: calls.append(1) or extract(*a))
+    again = make_reference(ruler, digits["test"], "digits", "test")
+    assert not calls
+    np.testing.assert_array_equal(again.covariance_DD, first.covariance_DD)
+    images = digits["test"].images.copy()
+    images[0, 0, 0] ^= 1
+    make_reference(ruler, dataclasses.replace(digits["test"], images=images), "digits", "test")
+    assert calls
+
+    calls.clear()
+    for path in cache.iterdir():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with caplog.at_level(logging.WARNING):
+        mended = make_reference(ruler, digits["test"], "digits", "test")
+    assert calls and "damaged" in caplog.text and len(caplog.records) == 1
+    np.testing.assert_array_equal(mended.mean_D, first.mean_D)
+
+
+def test_too_few_images_are_an_error_that_says_how_many_are_needed(digits, ruler):
+    with pytest.raises(InputError, match="found 64 images, fd_classifier needs at least 65"):
+        check_enough(ruler, 64, "--n")
+    check_enough(ruler, 65, "--n")
+    with pytest.raises(InputError, match="samples: found 20 images"):
+        evaluate(subject(digits["test"].images[:20]), [ruler], digits, "digits")
+
+
+def test_images_of_another_size_are_refused(digits, ruler):
+    with pytest.raises(InputError, match=r"digits train: found size \(8, 8\), the samples have \(10, 10\)"):
+        evaluate(subject(np.zeros((100, 10, 10, 1), np.uint8)), [ruler], digits, "digits")
+
+
+def test_grey_images_in_three_channels_score_as_grey_ones(digits, ruler):
+    test = digits["test"].images
+    np.testing.assert_array_equal(extract(ruler, np.repeat(test, 3, -1)).features_ND, extract(ruler, test).features_ND)
+    with pytest.raises(InputError, match="found 2 channels"):
+        channels_for(ruler, np.zeros((1, 8, 8, 2), np.uint8))
+
+
+def test_batches_do_not_matter(digits, ruler):
+    a = extract(ruler, digits["test"].images)
+    b = extract(dataclasses.replace(ruler, batch_size=77), digits["test"].images)
+    np.testing.assert_allclose(a.features_ND, b.features_ND, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(a.probabilities_NK.sum(1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n, most, expected", [(5, 9, [0, 1, 2, 3, 4]), (9, 3, [0, 4, 8]), (1, 1, [0])])
+def test_spaced_places(n, most, expected):
+    assert spaced(n, most).tolist() == expected
+
+
+def test_a_source_without_test_split_is_compared_with_what_it_has(tmp_path, ruler, digits, caplog):
+    np.savez(tmp_path / "mine.npz", digits["train"].images, labels=digits["train"].labels)
+    with caplog.at_level(logging.WARNING):
+        found = load_references(f"npz:{tmp_path / 'mine.npz'}", "", ("train", "test"), 8)
+    assert list(found) == ["train"] and "test: not compared with" in caplog.text
+    with pytest.raises(InputError, match="no such file"):
+        load_references(f"npz:{tmp_path / 'none.npz'}", "", ("train", "test"), 8)
+    scored = evaluate(subject(digits["test"].images), [ruler], found, "mine")
+    assert {(yard["split"], yard["reference"]) for yard in scored.yardsticks} == {("train", "train")}
+
+
+def test_a_file_of_samples_brings_its_protocol_or_says_that_it_has_none(tmp_path, digits):
+    from sdit_jax.images import save_npz
+
+    test: Images = digits["test"]
+    save_npz(tmp_path / "ours.npz", test.images, test.labels, {"sampler": "ddpm", "steps": 250})
+    ours = read_subject(tmp_path / "ours.npz")
+    assert ours.protocol["steps"] == 250 and ours.protocol["n"] == 359 and len(ours.protocol["samples_sha256"]) == 64
+    np.testing.assert_array_equal(ours.labels, test.labels)
+    np.savez(tmp_path / "theirs.npz", test.images)
+    theirs = read_subject(tmp_path / "theirs.npz")
+    assert theirs.labels is None and theirs.protocol["sampler"] is None and "unknown" in theirs.protocol["made"]

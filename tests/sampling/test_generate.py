@@ -1,0 +1,126 @@
+"""Images are functions of (seed, place, label): whatever stands beside them, however they are split, stopped or not."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sdit_jax import images
+from sdit_jax.diffusion import samplers, schedule
+from sdit_jax.sampling.generate import example_labels, generate, make_sampler
+
+SCHEDULE = schedule.cosine(1000)
+TOY = """
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class Toy(nn.Module):
+    \"\"\"What a sampler asks of a network, small enough to compile at once.\"\"\"
+
+    image_size: int = 8
+    channels: int = 1
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, x_BHWC, t_B, y_B, train=False):
+        hidden = nn.Conv(4, (3, 3))(x_BHWC) + nn.Embed(11, 4)(y_B)[:, None, None] + (t_B / 1000)[:, None, None, None]
+        return nn.Conv(1, (3, 3))(nn.gelu(hidden))
+
+
+model = Toy()
+params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), jnp.zeros(1, int))["params"]
+"""
+
+
+@pytest.fixture(scope="module")
+def network():
+    """(model, params)."""
+    names = {}
+    exec(TOY, names)
+    return names["model"], names["params"]
+
+
+@pytest.fixture(scope="module", params=["ddim", "ddpm"])
+def drawer(network, request):
+    """draw(labels, **changes) with a compiled sampler of 4 steps."""
+    model, params = network
+    sampler = make_sampler(model, SCHEDULE, method=request.param, steps=4, guidance=1.0, clip_x0=True)
+    return lambda labels, **changes: generate(sampler, params, labels, **{"seed": 7, "batch_size": 5} | changes)
+
+
+def close(found, expected):
+    """Equal but for a rounding of a grey level here and there."""
+    np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=1)
+    assert (found == expected).mean() > 0.99
+
+
+def test_an_image_does_not_depend_on_the_batch_around_it(drawer):
+    labels = example_labels(10, 10)
+    whole = drawer(labels)
+    close(drawer(labels, batch_size=10), whole)
+    close(drawer(labels, batch_size=4), whole)
+    close(drawer(labels[:3]), whole[:3])
+    assert len({image.tobytes() for image in whole}) == 10 and whole.std() > 20
+
+
+def test_labels_and_seeds_matter(drawer):
+    labels = example_labels(5, 10)
+    changed = drawer(np.array([0, 1, 9, 3, 4]))
+    same = [(a == b).all() for a, b in zip(drawer(labels), changed, strict=True)]
+    assert same == [True, True, False, True, True]
+    assert (drawer(labels, seed=8) != drawer(labels)).mean() > 0.3
+
+
+def test_the_first_image_is_the_sampler_written_out(network):
+    model, params = network
+    key_noise, key_steps = jax.random.split(jax.random.fold_in(jax.random.key(7), 0))
+    x_T = jax.random.normal(key_noise, (8, 8, 1))[None]
+    denoise = lambda x, t: model.apply({"params": params}, x, t, jnp.array([3]))
+    expected = samplers.sample(denoise, x_T, SCHEDULE, method="ddpm", steps=4, key=key_steps[None], clip_x0=True)
+    sampler = make_sampler(model, SCHEDULE, method="ddpm", steps=4, guidance=1.0, clip_x0=True)
+    close(generate(sampler, params, np.array([3]), seed=7, batch_size=1), np.asarray(images.to_uint8(expected)))
+
+
+def test_what_was_drawn_is_kept_and_what_was_cut_short_is_drawn_again(drawer, tmp_path):
+    labels, asked = example_labels(12, 10), []
+
+    def progress(batches):
+        for start in batches:
+            if asked == [0, 5]:
+                raise KeyboardInterrupt
+            asked.append(start)
+            yield start
+
+    with pytest.raises(KeyboardInterrupt):
+        drawer(labels, parts=tmp_path, progress=progress)
+    first, second = sorted(tmp_path.iterdir())
+    np.save(first, np.load(first) * 0)  # Kept as it is: it is not drawn again.
+    second.write_bytes(second.read_bytes()[:100])
+    found, expected = drawer(labels, parts=tmp_path), drawer(labels)
+    assert not found[:5].any()
+    np.testing.assert_array_equal(found[5:], expected[5:])
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_images_are_the_same_on_four_devices(drawer, tmp_path, request):
+    method = request.node.callspec.params["drawer"]
+    np.save(tmp_path / "one.npy", drawer(example_labels(10, 10)))
+    script = f"""
+import numpy as np
+from sdit_jax.diffusion import schedule
+from sdit_jax.sampling.generate import example_labels, generate, make_sampler
+
+{TOY}
+assert jax.device_count() == 4
+sampler = make_sampler(model, schedule.cosine(1000), method={method!r}, steps=4, guidance=1.0, clip_x0=True)
+np.save({str(tmp_path / "four.npy")!r}, generate(sampler, params, example_labels(10, 10), seed=7, batch_size=5))
+"""
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=200, env=os.environ | environment)
+    close(np.load(tmp_path / "four.npy"), np.load(tmp_path / "one.npy"))
