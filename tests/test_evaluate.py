@@ -29,7 +29,7 @@ def test_a_run_is_evaluated_with_a_report_and_not_drawn_twice(small, trained, tm
     assert distances[0]["weights"] == "ema" and distances[0]["ema_half_life_images"] == 100 and distances[0]["step"] == 4
     assert stored["energy"]["per_image"]["forward_passes"] == 2
     page = (tmp_path / "report.html").read_text()
-    for section in ("From noise to image", "Nearest training images", "Firing rates", "Energy", "config_sha256"):
+    for section in ("From noise to image", "Nearest training images", "Firing rates", "Energy", "Protocol"):
         assert section in page
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.json", "report.html", "samples.npz"]
 

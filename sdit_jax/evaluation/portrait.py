@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sdit_jax import images
 from sdit_jax.data.datasets import Images
 from sdit_jax.data.transforms import to_channels
+from sdit_jax.diffusion.process import add_noise
 from sdit_jax.evaluation import neighbours
 from sdit_jax.evaluation.energy import measure_energy
 from sdit_jax.evaluation.evaluate import Evaluation
@@ -21,15 +23,17 @@ from sdit_jax.sampling.run import Run
 NEIGHBOURS = 200  # Samples and real images whose nearest training images are looked for.
 PROBED, TIMESTEPS = 32, 10
 DENOISED, FRAMES = 6, 8
+ENERGY_IMAGES = 8
 NO_RUN = "samples from a file; evaluate a run folder to see this"
 
 
 def energy_of(run: Run, real: Images, steps: int, guidance: float) -> dict:
-    """Energy per forward pass and per generated image, as JSON; firing rates are those of a few real images, half noised."""
-    x = images.from_uint8(jnp.asarray(to_channels(real.images[spaced(len(real), 8)], run.model.channels)))
-    t = jnp.full(len(x), len(run.schedule) // 2)
-    labels = jnp.asarray(real.labels[spaced(len(real), 8)]) if run.model.num_classes else None
-    found = measure_energy(run.model, run.params, x, t, labels)
+    """Energy per forward pass and per generated image, as JSON; rates are those of a few images at the middle timestep."""
+    chosen = spaced(len(real), ENERGY_IMAGES)
+    x_0 = images.from_uint8(jnp.asarray(to_channels(real.images[chosen], run.model.channels)))
+    t = jnp.full(len(x_0), len(run.schedule) // 2)
+    x_t = add_noise(run.schedule, x_0, t, jax.random.normal(jax.random.key(0), x_0.shape))
+    found = measure_energy(run.model, run.params, x_t, t, jnp.asarray(real.labels[chosen]) if run.model.num_classes else None)
     return found.to_dict() | {"per_image": found.per_image(steps, guidance)}
 
 
