@@ -1,4 +1,4 @@
-"""Handwritten digits of 8x8 (1,438 to train on and 359 to test, inside the package): minutes on a laptop, the first thing to run.
+"""Handwritten digits of 8x8, inside the package (1,438 to train, 359 to test): minutes on a laptop, the first thing to run.
 
 Not the release's recipe, which learns far more slowly at this budget. What differs: neurons see normalised currents and reset
 softly; gates and the last convolution start at identity (the release's random 3x3 filter must first be undone before white

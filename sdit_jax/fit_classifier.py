@@ -15,8 +15,8 @@ from absl import flags
 from sdit_jax import command_line
 from sdit_jax.config import InputError
 from sdit_jax.data import sources
-from sdit_jax.evaluation import classifier
-from sdit_jax.evaluation.fitting import fit_classifier
+from sdit_jax.evaluation.features import classifier
+from sdit_jax.evaluation.features.fitting import fit_classifier
 
 DATA = flags.DEFINE_string("data", "", "Data set; needs a train and a test split.")
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder of its files.")

@@ -13,8 +13,8 @@ from absl import flags
 
 from sdit_jax import command_line
 from sdit_jax.config import InputError
-from sdit_jax.data.prepared import default_root
-from sdit_jax.data.preparing import DATA_SETS, is_prepared, prepare
+from sdit_jax.data.sources.prepared import default_root
+from sdit_jax.data.sources.preparing import DATA_SETS, is_prepared, prepare
 
 ARCHIVES = flags.DEFINE_string(
     "archives", "", "Folder of the original archives; downloaded into the cache where none is named."

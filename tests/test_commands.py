@@ -118,8 +118,8 @@ def test_an_imported_release_gives_the_releases_samples(small, tmp_path):
     made = np.load(tmp_path / "out" / "samples.npz")
 
     config, params = release.load(REFERENCE)
-    key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))[0]
-    x_T = jax.random.normal(key, (4, 8, 8, 3))
+    keys = [jax.random.split(jax.random.fold_in(jax.random.key(0), i))[0] for i in range(4)]
+    x_T = np.stack([jax.random.normal(key, (8, 8, 3)) for key in keys])
     apply = jax.jit(build(config).apply)
     denoise = lambda x, t: apply({"params": params}, x, t, made["labels"])  # noqa: E731
     by_hand = to_uint8(samplers.sample(denoise, x_T, schedule.linear(1000), method="ddim", steps=5))

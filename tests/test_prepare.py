@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from sdit_jax.config import InputError
-from sdit_jax.data import archives, originals, preparing, sources
+from sdit_jax.data import sources
 from sdit_jax.data.datasets import Images
+from sdit_jax.data.sources import archives, originals, preparing
 
 
 def assert_one_clear_line(done, *words):

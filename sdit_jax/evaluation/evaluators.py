@@ -8,8 +8,8 @@ import numpy as np
 from sdit_jax.config import Config, InputError
 from sdit_jax.data.transforms import to_channels
 from sdit_jax.diffusion.schedule import Schedule
-from sdit_jax.evaluation import classifier, compare
-from sdit_jax.evaluation.features import Features, classifier_features, extract, inception_features
+from sdit_jax.evaluation import compare
+from sdit_jax.evaluation.features import Features, classifier, classifier_features, extract, inception_features
 from sdit_jax.evaluation.probe import probe
 from sdit_jax.evaluation.reference import check_enough, make_reference, spaced
 from sdit_jax.evaluation.subject import load_references

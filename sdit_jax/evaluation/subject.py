@@ -12,8 +12,9 @@ import numpy as np
 
 from sdit_jax import images
 from sdit_jax.config import InputError
-from sdit_jax.data import arrays, sources
+from sdit_jax.data import sources
 from sdit_jax.data.datasets import Images
+from sdit_jax.data.sources import arrays
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
 from sdit_jax.sampling.protocol import sampling_protocol, versions
 from sdit_jax.sampling.run import Run

@@ -29,8 +29,8 @@ def pictures(tmp_path):
 @pytest.fixture
 def stand_in(tmp_path):
     """stand_in(NAME): (NAME, tensorflow-datasets folder, {split: Images}) of a few images in the place of the real ones."""
-    from sdit_jax.data import preparing
     from sdit_jax.data.datasets import Images
+    from sdit_jax.data.sources import preparing
 
     def make(name):
         rng, shape = np.random.default_rng(1), preparing.DATA_SETS[name][2]

@@ -12,7 +12,7 @@ import optax
 from sdit_jax.data.batches import Batches
 from sdit_jax.data.order import Order
 from sdit_jax.data.sources import Images
-from sdit_jax.evaluation.classifier import Classifier, Trained
+from sdit_jax.evaluation.features.classifier import Classifier, Trained
 
 BATCH_SIZE, LEARNING_RATE = 128, 4e-3
 log = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from sdit_jax.config import InputError
-from sdit_jax.data import originals, sources
+from sdit_jax.data import sources
+from sdit_jax.data.sources import originals
 
 COUNTS = {"train": 60_000, "test": 10_000}
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from sdit_jax.config import InputError
-from sdit_jax.data import cache, pictures
+from sdit_jax.data import cache
 from sdit_jax.data.datasets import CHUNK, Examples, checked_labels
+from sdit_jax.data.sources import pictures
 
 OFFLINE = ("mnist", "fashion_mnist", "cifar10")  # What `python -m sdit_jax.prepare` makes.
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sdit_jax.config import InputError
-from sdit_jax.evaluation import classifier, inception_weights
-from sdit_jax.evaluation.inception import FEATURES, Inception
+from sdit_jax.evaluation.features import classifier, inception_weights
+from sdit_jax.evaluation.features.inception import FEATURES, Inception
 
 
 @dataclasses.dataclass(frozen=True)

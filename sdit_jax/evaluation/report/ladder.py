@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from sdit_jax.evaluation import charts
-from sdit_jax.evaluation.numbers import number, quantity
+from sdit_jax.evaluation.report import charts
+from sdit_jax.evaluation.report.numbers import number, quantity
 
 SAMPLES = "these samples"
 MEANINGS = {

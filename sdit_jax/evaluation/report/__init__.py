@@ -14,10 +14,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from sdit_jax.config import InputError
-from sdit_jax.evaluation import charts
-from sdit_jax.evaluation.ladder import ladders, meaning
 from sdit_jax.evaluation.neighbours import Neighbours
-from sdit_jax.evaluation.numbers import number, quantity, si, words
+from sdit_jax.evaluation.report import charts
+from sdit_jax.evaluation.report.ladder import ladders, meaning
+from sdit_jax.evaluation.report.numbers import number, quantity, si, words
 
 MOST_SAMPLES, MOST_PATHS = 100, 6
 SIDE = 64  # Larger images are shown reduced to this.
@@ -79,7 +79,7 @@ def render(report: Report) -> str:
     )
     environment.filters.update(number=number, si=si, words=words, png=_png, label=_label)
     environment.globals.update(quantity=quantity, meaning=meaning, len=len)
-    template = environment.from_string(resources.files("sdit_jax.evaluation").joinpath("report.html").read_text("utf-8"))
+    template = environment.from_string(resources.files("sdit_jax.evaluation.report").joinpath("page.html").read_text("utf-8"))
     there = [part for part in PARTS if getattr(report, part) is not None]
     groups = _groups(report)
     return template.render(

@@ -81,7 +81,7 @@ def save(path: Path, trained: Trained) -> None:
 def load(name: str) -> Trained:
     """A shipped classifier by the name of its data set, or one in a file. Raises InputError where there is none."""
     if name in SHIPPED:
-        return _read(resources.files("sdit_jax.evaluation").joinpath("classifiers", f"{name}.npz"))
+        return _read(resources.files("sdit_jax.evaluation.features").joinpath("classifiers", f"{name}.npz"))
     if not Path(name).is_file():
         raise InputError(f"classifier: found {name!r}, allowed are {', '.join(SHIPPED)} and a file of fit_classifier")
     return _read(Path(name))

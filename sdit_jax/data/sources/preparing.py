@@ -10,9 +10,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from sdit_jax.config import InputError, make_folder
-from sdit_jax.data import originals
-from sdit_jax.data.archives import originals_of
 from sdit_jax.data.datasets import Images
+from sdit_jax.data.sources import originals
+from sdit_jax.data.sources.archives import originals_of
 
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -13,8 +13,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from sdit_jax.config import InputError
-from sdit_jax.evaluation import inception_weights
-from sdit_jax.evaluation.inception import Inception, prepare
+from sdit_jax.evaluation.features import inception_weights
+from sdit_jax.evaluation.features.inception import Inception, prepare
 
 TOLERANCE = 1e-4
 THEIRS = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}

@@ -13,8 +13,8 @@ from flax.traverse_util import flatten_dict
 from sdit_jax.config import InputError
 from sdit_jax.data import sources
 from sdit_jax.data.datasets import Images
-from sdit_jax.evaluation import classifier
-from sdit_jax.evaluation.fitting import accuracy, fit_classifier
+from sdit_jax.evaluation.features import classifier
+from sdit_jax.evaluation.features.fitting import accuracy, fit_classifier
 
 FOLDERS = {"digits": "", "mnist": "mnist", "fashion_mnist": "fashion-mnist", "cifar10": "cifar-10-batches-bin"}
 LEAST = {"digits": 0.97, "mnist": 0.99, "fashion_mnist": 0.92, "cifar10": 0.84}
@@ -23,7 +23,7 @@ LEAST = {"digits": 0.97, "mnist": 0.99, "fashion_mnist": 0.92, "cifar10": 0.84}
 @pytest.mark.parametrize("name", classifier.SHIPPED)
 def test_a_shipped_classifier_is_small_and_says_how_it_was_made(name):
     trained = classifier.load(name)
-    file = resources.files("sdit_jax.evaluation").joinpath("classifiers", f"{name}.npz")
+    file = resources.files("sdit_jax.evaluation.features").joinpath("classifiers", f"{name}.npz")
     assert len(file.read_bytes()) < 1e6
     assert trained.facts["test_accuracy"] > LEAST[name] and trained.facts["epochs"] > 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained.variables))

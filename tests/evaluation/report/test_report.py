@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from sdit_jax.config import InputError
-from sdit_jax.evaluation import charts, ladder, neighbours, report
-from sdit_jax.evaluation.numbers import number, quantity, si, words
+from sdit_jax.evaluation import neighbours, report
+from sdit_jax.evaluation.report import charts, ladder
+from sdit_jax.evaluation.report.numbers import number, quantity, si, words
 
 GENERATOR = np.random.default_rng(0)
 EVIL = "<script>window.pwned = 1</script>"

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from sdit_jax.config import InputError
-from sdit_jax.data import cache, pictures
+from sdit_jax.data import cache
 from sdit_jax.data.datasets import BrokenImage, Examples
+from sdit_jax.data.sources import pictures
 
 log = logging.getLogger(__name__)
 GREY, COLOUR, BROKEN = 0, 1, 2

@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 
 from sdit_jax.config import InputError
-from sdit_jax.data import arrays, folder, originals, prepared, transforms
+from sdit_jax.data import transforms
 from sdit_jax.data.datasets import Examples, Images
 from sdit_jax.data.decoded import decoded
+from sdit_jax.data.sources import arrays, folder, originals, prepared
 
 
 def open_source(name: str, split: str, directory: str | Path) -> Images | Examples:

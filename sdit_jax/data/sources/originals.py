@@ -27,7 +27,7 @@ CIFAR_IMAGES, CIFAR_RECORD = 10_000, 1 + 3 * 32 * 32
 
 def digits(split: str) -> Images:
     """The digits of the package; every fifth is the test split."""
-    with resources.files("sdit_jax.data").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
+    with resources.files("sdit_jax.data.sources").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         grey = np.round(arrays["images"] * (255 / 16)).astype(np.uint8)  # 17 grey levels
         chosen = (np.arange(len(grey)) % 5 == 4) == (split == "test")
         return Images(grey[chosen, ..., None], arrays["labels"][chosen].astype(np.int32))

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sdit_jax import config
 from sdit_jax.config import InputError
-from sdit_jax.evaluation.inception import SIZE, Inception
+from sdit_jax.evaluation.features.inception import SIZE, Inception
 
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"

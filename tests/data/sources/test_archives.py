@@ -13,8 +13,8 @@ import threading
 import pytest
 
 from sdit_jax.config import InputError
-from sdit_jax.data import archives
-from sdit_jax.data.archives import ARCHIVES, CIFAR_FOLDER, CIFAR_NAMES, IDX_NAMES, originals_of
+from sdit_jax.data.sources import archives
+from sdit_jax.data.sources.archives import ARCHIVES, CIFAR_FOLDER, CIFAR_NAMES, IDX_NAMES, originals_of
 
 CONTENT = {name: bytes([i]) * 1000 for i, name in enumerate([*IDX_NAMES, *CIFAR_NAMES])}
 TAR = "cifar-10-binary.tar.gz"

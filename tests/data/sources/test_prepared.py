@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from sdit_jax.config import InputError
-from sdit_jax.data import originals, sources
-from sdit_jax.data.preparing import DATA_SETS, prepare
+from sdit_jax.data import sources
+from sdit_jax.data.sources import originals
+from sdit_jax.data.sources.preparing import DATA_SETS, prepare
 
 tfds = pytest.importorskip("tensorflow_datasets")
 REAL = {"mnist": "mnist", "fashion_mnist": "fashion-mnist", "cifar10": "cifar-10-batches-bin"}
