@@ -19,6 +19,7 @@ Go on with
     source .venv/bin/activate
     python -m sdit_jax.sample --workdir=$run --out=samples --n=40 --labels=3,7 --guidance=2   only threes and sevens
     python -m sdit_jax.sample --workdir=$run --out=samples --sampler=ddpm --steps=250         the ancestral sampler
+    python -m sdit_jax.evaluate --workdir=$run --n=1000 --guidance=2                           scores and a report to look at
     python -m sdit_jax.train --config=configs/digits.py --workdir=runs/mine --config.model.timesteps=8
     python -m sdit_jax.train --config=configs/mnist.py:tiny --workdir=runs/mnist --config.data.dir=DATA/mnist
     tensorboard --logdir=runs                                                                  (pip install tensorboard)

@@ -3,7 +3,7 @@
     python -m sdit_jax.bench --out=bench.json
     python -m sdit_jax.bench --what=wkv,train --out=bench.json
 
-wkv, lif: operators, forward + backward. train: step time, images/s and input wait, of the quickstart's and the release's networks.
+wkv, lif: operators, forward + backward. train: step time, images/s, input wait of the quickstart's and the release's presets.
 sample: a whole trajectory. evaluate: 10,000 images against 60,000, with peak memory.
 startup: from the train command to its first step, without and with the compilation cache.
 """
