@@ -10,6 +10,7 @@ from sdit_jax import images
 from sdit_jax.data.datasets import Images
 from sdit_jax.data.transforms import to_channels
 from sdit_jax.diffusion.process import add_noise
+from sdit_jax.diffusion.samplers import visited
 from sdit_jax.evaluation import neighbours
 from sdit_jax.evaluation.energy import measure_energy
 from sdit_jax.evaluation.evaluate import Evaluation
@@ -69,7 +70,7 @@ def _inside(run, subject, real):
         run.model, run.schedule, run.params, labels, method=p["sampler"], steps=p["steps"], guidance=p["guidance"],
         clip_x0=p["clip_x0"], seed=p["seed"], frames=FRAMES,
     )  # fmt: skip
-    steps = run.schedule.spaced(p["steps"])[::-1]
+    steps = visited(run.schedule, p["sampler"], p["steps"])
     chosen = spaced(len(real), PROBED)
     timesteps = np.linspace(0, len(run.schedule) - 1, TIMESTEPS).round().astype(int).tolist()
     found = probe(

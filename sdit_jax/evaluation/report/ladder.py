@@ -86,12 +86,13 @@ def _ladder(records, yardsticks):
     rows = [chosen, *(Row(_name(yard, len(real) == 1), _scores(yard)) for yard in fitting)]
     if distance:
         rows.sort(key=lambda row: row.scores[distance])
-    made_of = _made_of(first.get("n"), reference, real, first.get("features") or {})
+    counts = {yard["n"] for yard in fitting if yard.get("n")}
+    made_of = _made_of(first.get("n"), reference, real, counts, first.get("features") or {})
     drawing = _drawing(rows, distance) if distance and fitting else (None, "")
     return Ladder(names, rows, reference, made_of, distance, *drawing)
 
 
-def _made_of(n, reference, real, features):
+def _made_of(n, reference, real, counts, features):
     parts = []
     if n:
         parts.append(f"{number(n)} samples")
@@ -99,7 +100,9 @@ def _made_of(n, reference, real, features):
         digest = f" (sha256 {reference['sha256'][:12]}…)" if reference.get("sha256") else ""
         parts.append(f"{number(reference['n'])} real images{digest}")
     if real:
-        parts.append(f"Yardsticks: {', '.join(real)}, changed as the line says")
+        many = f"{' and '.join(number(count) for count in sorted(counts))} images of " if counts else ""
+        fewer = ", fewer than the samples, which makes their distances greater" if n and counts and max(counts) < n else ""
+        parts.append(f"Yardsticks: {many}{', '.join(real)}, changed as the line says{fewer}")
     facts = {name: value[:12] + "…" if name == "sha256" else value for name, value in features.items()}
     return ". ".join([*parts, *([f"Compared by {quantity('', facts)}"] if facts else [])]) + "." * bool(parts or facts)
 
