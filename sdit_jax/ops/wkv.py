@@ -62,7 +62,7 @@ def wkv(
       k_BLC, v_BLC: keys and values.
       state: state after the tokens that precede this sequence; None for none.
       bidirectional: whether every token sees all others.
-      implementation: "sequential" (`jax.lax.scan`, the reference), "associative" (`jax.lax.associative_scan`, logarithmic
+      implementation: "sequential" (a loop over tokens, the reference), "associative" (`jax.lax.associative_scan`, logarithmic
         depth for accelerators) or "auto": sequential on CPU, associative elsewhere. All give the same outputs, states and
         gradients to rounding.
 
@@ -124,16 +124,7 @@ def _past_fwd(implementation, w_C, k_BLC, v_BLC, start):
 
 
 def _past_bwd(implementation, residuals, cotangents):
-    w, k, v, mean, log_mass = residuals
-    d_mean, d_log_mass, d_last = cotangents
-    logit = k - (log_mass - w)
-    r, keep = jax.nn.sigmoid(logit), jax.nn.sigmoid(-logit)
-    e = r * (v - mean)
-    M_0, M_next = _adjoint(implementation, keep, d_mean, d_last.mean_BC)
-    N_0, N_next = _adjoint(implementation, keep, d_log_mass - keep * e * M_next, d_last.log_mass_BC)
-    d_decayed = keep * (N_next - e * M_next)
-    dk = r * N_next + keep * e * M_next
-    return -d_decayed.sum((0, 1)), dk, r * M_next, WKVState(M_0, N_0)
+    return _bwd_sequential(residuals, cotangents) if implementation == "sequential" else _bwd_associative(residuals, cotangents)
 
 
 _past.defvjp(_past_fwd, _past_bwd)
@@ -141,9 +132,9 @@ _past.defvjp(_past_fwd, _past_bwd)
 
 def _past_sequential(w, k_BLC, v_BLC, start):
     # log_mass is carried as a sum of two floats (compensated summation): its rounding would otherwise add up over the tokens.
-    def step(carry, kv):
-        (mean, log_mass), rest = carry
-        k, v = kv
+    def step(t, carry):
+        (mean, log_mass), rest, mean_BLC, log_mass_BLC = carry
+        k, v = _at(k_BLC, t), _at(v_BLC, t)
         decayed = log_mass - w
         rest = rest + ((log_mass - decayed) - w)
         gap = k - (decayed + rest)
@@ -151,10 +142,42 @@ def _past_sequential(w, k_BLC, v_BLC, start):
         grown = jnp.log1p(jnp.exp(-jnp.abs(gap))) + jnp.where(gap > 0, 0, rest)
         total = larger + grown
         state = WKVState(mean + jax.nn.sigmoid(gap) * (v - mean), total)
-        return (state, grown - (total - larger)), WKVState(mean, log_mass)
+        return state, grown - (total - larger), _put(mean_BLC, mean, t), _put(log_mass_BLC, log_mass, t)
 
-    (last, _), past = jax.lax.scan(step, (start, jnp.zeros_like(start.mean_BC)), (k_BLC.swapaxes(0, 1), v_BLC.swapaxes(0, 1)))
-    return past.mean_BC.swapaxes(0, 1), past.log_mass_BC.swapaxes(0, 1), last
+    rest, empty = jnp.zeros_like(start.mean_BC), jnp.zeros_like(k_BLC)
+    last, _, mean, log_mass = jax.lax.fori_loop(0, k_BLC.shape[1], step, (start, rest, empty, empty))
+    return mean, log_mass, last
+
+
+def _bwd_sequential(residuals, cotangents):
+    """All of the adjoint recurrences in one pass backwards through the tokens."""
+    w, k_BLC, v_BLC, mean_BLC, log_mass_BLC = residuals
+    d_mean_BLC, d_log_mass_BLC, d_last = cotangents
+    L = k_BLC.shape[1]
+
+    def step(i, carry):
+        M, N, dw, dk_BLC, dv_BLC = carry
+        t = L - 1 - i
+        mean, logit = _at(mean_BLC, t), _at(k_BLC, t) - (_at(log_mass_BLC, t) - w)
+        r, keep = jax.nn.sigmoid(logit), jax.nn.sigmoid(-logit)
+        e = r * (_at(v_BLC, t) - mean)
+        d_decayed = keep * (N - e * M)
+        dk_BLC, dv_BLC = _put(dk_BLC, r * N + keep * e * M, t), _put(dv_BLC, r * M, t)
+        return _at(d_mean_BLC, t) + keep * M, _at(d_log_mass_BLC, t) + d_decayed, dw - d_decayed, dk_BLC, dv_BLC
+
+    empty = jnp.zeros_like(k_BLC)
+    start = (d_last.mean_BC, d_last.log_mass_BC, jnp.zeros_like(d_last.mean_BC), empty, empty)
+    M_0, N_0, dw_BC, dk, dv = jax.lax.fori_loop(0, L, step, start)
+    return dw_BC.sum(0), dk, dv, WKVState(M_0, N_0)
+
+
+# Tokens stay on axis 1: transposing to the front and back, as a scan wants it, costs as much as the recurrence.
+def _at(x_BLC, t):
+    return jax.lax.dynamic_index_in_dim(x_BLC, t, 1, keepdims=False)
+
+
+def _put(x_BLC, x_BC, t):
+    return jax.lax.dynamic_update_index_in_dim(x_BLC, x_BC, t, 1)
 
 
 def _past_associative(w, k_BLC, v_BLC, start):
@@ -172,16 +195,21 @@ def _past_associative(w, k_BLC, v_BLC, start):
     return mean[:, :-1], mass[:, :-1], WKVState(mean[:, -1], mass[:, -1])
 
 
-def _adjoint(implementation, keep_BLC, d_BLC, d_last_BC):
+def _bwd_associative(residuals, cotangents):
+    w, k, v, mean, log_mass = residuals
+    d_mean, d_log_mass, d_last = cotangents
+    logit = k - (log_mass - w)
+    r, keep = jax.nn.sigmoid(logit), jax.nn.sigmoid(-logit)
+    e = r * (v - mean)
+    M_0, M_next = _adjoint(keep, d_mean, d_last.mean_BC)
+    N_0, N_next = _adjoint(keep, d_log_mass - keep * e * M_next, d_last.log_mass_BC)
+    d_decayed = keep * (N_next - e * M_next)
+    dk = r * N_next + keep * e * M_next
+    return -d_decayed.sum((0, 1)), dk, r * M_next, WKVState(M_0, N_0)
+
+
+def _adjoint(keep_BLC, d_BLC, d_last_BC):
     """x_t = d_t + keep_t x_{t+1} from the end, x_L = d_last: returns x_0, and x_{t+1} for every t."""
-    if implementation == "sequential":
-
-        def step(x_next, dk):
-            d, keep = dk
-            return d + keep * x_next, x_next
-
-        x_0, x_next = jax.lax.scan(step, d_last_BC, (d_BLC.swapaxes(0, 1), keep_BLC.swapaxes(0, 1)), reverse=True)
-        return x_0, x_next.swapaxes(0, 1)
 
     def combine(right, left):
         (a_r, b_r), (a_l, b_l) = right, left
