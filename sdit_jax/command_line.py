@@ -1,6 +1,6 @@
 """What the commands share: flags in, exit codes out.
 
-0 done, 1 training failed, 2 a mistake in the input (one line on stderr, nothing written).
+0 done, 1 training failed, 2 a mistake in the input (one line on stderr, nothing written), 130 interrupted.
 """
 
 import logging
@@ -39,6 +39,8 @@ def run(main: Callable[..., None], required: Sequence[str] = (), positional: str
             _fail(error, 2)
         except TrainingFailed as error:
             _fail(error, 1)
+        except KeyboardInterrupt:
+            _fail("interrupted", 130)
 
     app.run(call, flags_parser=lambda argv: _parse(argv, required, positional))
 

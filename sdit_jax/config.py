@@ -4,12 +4,14 @@ A config file is a Python file with `get_config(arg)` that returns `default_conf
 overridden on the command line with `--config.FIELD=VALUE`; the resolved configuration is saved in the run folder.
 """
 
+import fcntl
 import json
 import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +24,10 @@ UNITS = ("steps", "epochs", "images", "%")
 
 class InputError(ValueError):
     """A user's mistake: one line that names the field or file, what was found and what is allowed. Commands exit with 2."""
+
+
+class NoSuchSplit(InputError):
+    """A split that a data set does not have."""
 
 
 def default_config(model: Mapping) -> Config:
@@ -84,6 +90,7 @@ def default_config(model: Mapping) -> Config:
     config.evaluation.sampler = "ddim"
     config.evaluation.steps = 50
     config.evaluation.guidance = 1.0
+    config.evaluation.classifier = ""  # Of fd_classifier: a shipped one, or a file; that of the data set where none is named.
     config.evaluation.inception = ""  # The weights file of fid; fetched where none is named.
     return config
 
@@ -213,6 +220,18 @@ def make_folder(path: Path) -> None:
             pass
     except OSError as error:
         raise InputError(f"{path}: the folder cannot be written ({error.strerror})") from None
+
+
+@contextmanager
+def only_user(folder: Path, does: str) -> Iterator[None]:
+    """Holds a folder for this process. Raises InputError where another one, which `does` something there, holds it."""
+    path = folder / ".lock"
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another process {does}") from None
+        yield
 
 
 def save(config: Config, path: Path) -> None:

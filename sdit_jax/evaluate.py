@@ -9,15 +9,19 @@ Drawing samples goes on where it was stopped. fd_classifier is a distance betwee
 set, shipped with the package; fid needs Inception's weights (a file, or they are fetched).
 """
 
+import re
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 from tqdm import tqdm
 
 from sdit_jax import command_line, config
-from sdit_jax.config import InputError
+from sdit_jax.config import InputError, only_user
+from sdit_jax.diffusion.samplers import SAMPLERS, STOCHASTIC
 from sdit_jax.evaluation.evaluate import evaluate
-from sdit_jax.evaluation.evaluators import DISTANCES, classifier_of, make_ruler
+from sdit_jax.evaluation.evaluators import DISTANCES, make_ruler
+from sdit_jax.evaluation.features import channels_for, classifier_of
 from sdit_jax.evaluation.portrait import energy_of, portray
 from sdit_jax.evaluation.reference import check_enough
 from sdit_jax.evaluation.report import write_report
@@ -28,9 +32,11 @@ WORKDIR = flags.DEFINE_string("workdir", "", "Run folder to draw samples from.")
 SAMPLES = flags.DEFINE_string("samples", "", "Or a .npz file of samples: arr_0 uint8 (N, H, W, C), labels.")
 REFERENCE = flags.DEFINE_string("reference", "", "Source of real images, as config.data.name; default what was trained on.")
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where they are, as config.data.dir.")
-OUT = flags.DEFINE_string("out", "", "Folder to write; default WORKDIR/evaluation/... or evaluation/ beside the samples.")
-N = flags.DEFINE_integer("n", 10_000, "How many samples to draw.", lower_bound=1)
-SAMPLER = flags.DEFINE_string("sampler", "ddim", "ddim (deterministic) or ddpm (ancestral).")
+OUT = flags.DEFINE_string(
+    "out", "", "Folder to write; default WORKDIR/evaluation/..., or FILE_against_REFERENCE beside samples."
+)
+N = flags.DEFINE_integer("n", 10_000, "How many samples to draw.", lower_bound=1, upper_bound=10_000_000)
+SAMPLER = flags.DEFINE_string("sampler", "ddim", f"One of {', '.join(SAMPLERS)}; {' and '.join(STOCHASTIC)} are stochastic.")
 STEPS = flags.DEFINE_integer("steps", 50, "Sampling steps.")
 GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Classifier-free guidance scale; 1 is none, 0 ignores the labels.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0, upper_bound=config.MAX_SEED)
@@ -56,37 +62,42 @@ def _evaluate_run(run: Run) -> None:
     """Whatever is missing is found before anything is drawn or written."""
     data = run.config.data
     check_sampling(run.model, run.schedule, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, prefix="--")
-    if REFERENCE.value and REFERENCE.value != data.name:
-        name, directory, split = REFERENCE.value, DATA_DIR.value, "train"
-    else:
-        name, directory, split = data.name, DATA_DIR.value or data.dir, data.split
-    references = load_references(name, directory, (split, "test"), run.model.image_size, data.resize)
-    rulers = _rulers(name, N.value, "--n")
-    how = f"{SAMPLER.value}{STEPS.value}_guidance{GUIDANCE.value:g}_n{N.value}_seed{SEED.value}"
+    name = REFERENCE.value or data.name
+    if not name:
+        raise InputError(f"--reference: missing; {WORKDIR.value} does not say what it was trained on")
+    own = name == data.name
+    directory, split = DATA_DIR.value or (data.dir if own else ""), data.split if own else "train"
+    references = _references(name, directory, (split, "test"), run.model.image_size, data.resize)
+    rulers = _rulers(name, N.value, "--n", references, run.model.channels)
+    against = "" if own else f"_against_{_plain(name)}"
+    how = f"{SAMPLER.value}{STEPS.value}_guidance{GUIDANCE.value:g}_n{N.value}_seed{SEED.value}{against}"
     out = Path(OUT.value or Path(WORKDIR.value, "evaluation", f"step{run.step}_{run.weights}_{how}"))
     config.make_folder(out)
-    subject = draw(
-        run, out, n=N.value, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, seed=SEED.value,
-        batch_size=BATCH_SIZE.value, progress=lambda batches: _progress(batches, "samples"),
-    )  # fmt: skip
-    energy = energy_of(run, references[split], STEPS.value, GUIDANCE.value)
-    _write(out, subject, rulers, references, name, run, energy)
+    with only_user(out, "evaluates into this folder"):
+        subject = draw(
+            run, out, n=N.value, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, seed=SEED.value,
+            batch_size=BATCH_SIZE.value, progress=lambda batches: _progress(batches, "samples"),
+        )  # fmt: skip
+        energy = energy_of(run, references[split], STEPS.value, GUIDANCE.value)
+        _write(out, subject, rulers, references, name, run if own else None, energy)
 
 
 def _evaluate_file(subject: Subject) -> None:
     if not REFERENCE.value:
         raise InputError("--reference: missing; name the source of the real images to compare with")
-    H, W, _ = subject.images.shape[1:]
+    H, W, C = subject.images.shape[1:]
     if H != W:
         raise InputError(f"{SAMPLES.value}: found images of {H}x{W}, must be square")
-    references = load_references(REFERENCE.value, DATA_DIR.value, ("train", "test"), H)
-    rulers = _rulers(REFERENCE.value, len(subject.images), SAMPLES.value)
-    out = Path(OUT.value or Path(SAMPLES.value).parent / "evaluation")
+    references = _references(REFERENCE.value, DATA_DIR.value, ("train", "test"), H)
+    rulers = _rulers(REFERENCE.value, len(subject.images), SAMPLES.value, references, C)
+    out = Path(OUT.value or Path(SAMPLES.value).with_name(f"{Path(SAMPLES.value).stem}_against_{_plain(REFERENCE.value)}"))
     config.make_folder(out)
-    _write(out, subject, rulers, references, REFERENCE.value, None, None)
+    with only_user(out, "evaluates into this folder"):
+        _write(out, subject, rulers, references, REFERENCE.value, None, None)
 
 
 def _write(out, subject, rulers, references, source, run, energy):
+    (out / "report.html").unlink(missing_ok=True)  # It would show other numbers.
     evaluation = evaluate(subject, rulers, references, source, with_yardsticks=YARDSTICKS.value, progress=_progress)
     evaluation.save(out / "evaluation.json", protocol=subject.protocol, energy=energy)
     print(evaluation.table())
@@ -98,8 +109,18 @@ def _write(out, subject, rulers, references, source, run, energy):
         print(out / "report.html")
 
 
-def _rulers(source, n, what):
-    """By what was asked for, else by what there is a network for without fetching one; n images must be enough for them."""
+def _references(name, *arguments):
+    """Real images; mistakes are told in this command's flags."""
+    try:
+        return load_references(name, *arguments)
+    except InputError as error:
+        raise InputError(
+            str(error).replace("config.data.name", "--reference").replace("config.data.dir", "--data_dir")
+        ) from None
+
+
+def _rulers(source, n, what, references, channels):
+    """By what was asked for, else by what there is a network for without fetching one; all images must be fit for them."""
     for distance in DISTANCE.value:
         if distance not in DISTANCES:
             raise InputError(f"--distance: found {distance!r}, allowed are {', '.join(DISTANCES)}")
@@ -110,7 +131,16 @@ def _rulers(source, n, what):
     rulers = [make_ruler(distance, source, INCEPTION.value, CLASSIFIER.value) for distance in chosen]
     for ruler in rulers:
         check_enough(ruler, n, what)
+        for split, images in references.items():
+            check_enough(ruler, len(images), f"{source} {split}")
+            channels_for(ruler, images.images[:1])
+        channels_for(ruler, np.zeros((1, 2, 2, channels), np.uint8))
     return rulers
+
+
+def _plain(name):
+    """A source as part of a file's name."""
+    return re.sub(r"\W+", "_", name).strip("_")
 
 
 def _progress(items, name):

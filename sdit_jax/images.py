@@ -48,7 +48,8 @@ def load_protocol(path: Path) -> dict | None:
     """How the images of a file were made; None where it does not say, is damaged, or is not there."""
     try:
         with path.open("rb") as file, np.load(file) as arrays:
-            return json.loads(str(arrays["protocol"]))
+            protocol = json.loads(str(arrays["protocol"]))
+            return protocol if isinstance(protocol, dict) else None
     except Exception:  # numpy, zipfile and json raise many kinds.
         return None
 

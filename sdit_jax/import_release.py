@@ -28,6 +28,7 @@ def main() -> None:
     if (workdir / "config.json").exists() or (workdir / "checkpoints").exists():
         raise InputError(f"--workdir: {workdir} already holds a run; name a new folder")
     run = config.default_config(model_config)
+    run.data.name = ""  # Which data set it was, a checkpoint does not say.
     config.make_folder(workdir)
     with Checkpoints(workdir) as checkpoints:
         checkpoints.save(TrainState(jnp.zeros((), jnp.int32), params, ema=None, optimizer={}))

@@ -13,14 +13,15 @@ from tqdm import tqdm
 
 from sdit_jax import command_line, config, images
 from sdit_jax.config import InputError
+from sdit_jax.diffusion.samplers import SAMPLERS, STOCHASTIC
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
 from sdit_jax.sampling.protocol import sampling_protocol
-from sdit_jax.sampling.run import check_sampling, open_run
+from sdit_jax.sampling.run import Run, check_sampling, open_run
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder to take the weights from.")
 OUT = flags.DEFINE_string("out", "", "Folder for samples.npz and grid.png; made if missing.")
 N = flags.DEFINE_integer("n", 64, "How many images.", lower_bound=1)
-SAMPLER = flags.DEFINE_string("sampler", "ddim", "ddim (deterministic) or ddpm (ancestral).")
+SAMPLER = flags.DEFINE_string("sampler", "ddim", f"One of {', '.join(SAMPLERS)}; {' and '.join(STOCHASTIC)} are stochastic.")
 STEPS = flags.DEFINE_integer("steps", 50, "Sampling steps.")
 GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Classifier-free guidance scale; 1 is none, 0 ignores the labels.")
 LABELS = flags.DEFINE_list("labels", [], "Labels, repeated to n images; default 0, 1, 2, ...")
@@ -46,11 +47,17 @@ def main() -> None:
     )  # fmt: skip
     protocol = sampling_protocol(
         run, n=N.value, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value,
-        labels=",".join(LABELS.value) or "each in turn", seed=SEED.value,
+        labels=_said(run), seed=SEED.value,
     )  # fmt: skip
     images.save_npz(out / "samples.npz", made, labels, protocol)
     images.save_png(images.grid(made), out / "grid.png")
     print(out / "samples.npz", out / "grid.png", sep="\n")
+
+
+def _said(run: Run) -> str:
+    """What a protocol says of the labels."""
+    ignored = run.model.num_classes == 0 or GUIDANCE.value == 0
+    return "none" if ignored else ",".join(LABELS.value) or "each in turn"
 
 
 def parse_labels(texts: list[str], n: int, num_classes: int) -> np.ndarray:

@@ -31,7 +31,7 @@ def test_a_run_is_evaluated_with_a_report_and_not_drawn_twice(small, trained, tm
     page = (tmp_path / "report.html").read_text()
     for section in ("From noise to image", "Nearest training images", "Firing rates", "Energy", "Protocol"):
         assert section in page
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.json", "report.html", "samples.npz"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["evaluation.json", "report.html", "samples.npz"]
 
     # The samples bring their protocol along, and need not be drawn again.
     file = small.run(
@@ -39,7 +39,7 @@ def test_a_run_is_evaluated_with_a_report_and_not_drawn_twice(small, trained, tm
         SDIT_JAX_CACHE=cache,
     )  # fmt: skip
     assert file.returncode == 0, file.stderr
-    again = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    again = json.loads((tmp_path / "samples_against_digits" / "evaluation.json").read_text())
     assert [record["value"] for record in again["values"]] == [record["value"] for record in stored["values"]]
     assert again["values"][0]["step"] == 4 and again["energy"] is None
     before = (tmp_path / "samples.npz").stat().st_mtime_ns

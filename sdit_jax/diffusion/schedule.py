@@ -32,6 +32,11 @@ class Schedule:
         return np.append(1.0, self.alphas_bar[:-1])
 
     @functools.cached_property
+    def log_snr(self) -> np.ndarray:
+        """log(abar_t / (1 - abar_t)), descending: twice the lambda of the DPM-Solver papers."""
+        return np.log(self.alphas_bar / (1 - self.alphas_bar))
+
+    @functools.cached_property
     def posterior_variance(self) -> np.ndarray:
         """Variance of x_{t-1} given x_t and x_0: the smallest that a reverse step can have."""
         return self.betas * (1 - self.alphas_bar_prev) / (1 - self.alphas_bar)
@@ -64,14 +69,19 @@ class Schedule:
         bar = self.alphas_bar[kept]
         return Schedule(1 - bar / np.append(1.0, bar[:-1]), self.timesteps[kept])
 
-    def spaced(self, steps: int) -> np.ndarray:
-        """`steps` evenly spaced steps from 0 to T-1, both included, rounded: 250 of 1000 are 0, 4, 8, ..., 995, 999.
+    def spaced(self, steps: int, power: int = 1) -> np.ndarray:
+        """`steps` distinct steps from 0 to T-1, both included, rounded: 250 of 1000 are 0, 4, 8, ..., 995, 999.
 
-        A single step is T-1. Raises ValueError for fewer than 1 or more than T.
+        They are evenly spaced in t^(1 / power): with power 2 (Song et al. 2021, "quadratic") denser towards 0, where what does
+        not fit between its neighbours moves up. A single step is T-1. Raises ValueError for fewer than 1 or more than T.
         """
-        if not 1 <= steps <= len(self):
-            raise ValueError(f"steps: found {steps}, allowed are 1..{len(self)}")
-        return np.round(np.linspace(0, len(self) - 1, steps)).astype(int) if steps > 1 else np.array([len(self) - 1])
+        T = len(self)
+        if not 1 <= steps <= T:
+            raise ValueError(f"steps: found {steps}, allowed are 1..{T}")
+        if steps == 1:
+            return np.array([T - 1])
+        rounded, place = np.round(np.linspace(0, T - 1, steps) ** power / (T - 1) ** (power - 1)).astype(int), np.arange(steps)
+        return np.minimum(np.maximum.accumulate(rounded - place) + place, T - steps + place)
 
 
 def _schedule(betas):

@@ -10,7 +10,7 @@ from sdit_jax.data.datasets import Images
 from sdit_jax.evaluation.features import Extracted, Features, extract
 from sdit_jax.evaluation.frechet import Moments, frechet_distance
 from sdit_jax.evaluation.reference import KEPT, Reference, cache_words, check_enough, spaced
-from sdit_jax.evaluation.scores import inception_score, kernel_distance, precision_recall
+from sdit_jax.evaluation.scores import SUBSET, inception_score, kernel_distance, precision_recall
 from sdit_jax.evaluation.yardsticks import YARDSTICKS
 
 
@@ -34,11 +34,14 @@ def score(features: Features, extracted: Extracted, reference: Reference) -> dic
     kid, kid_std = kernel_distance(kept_ND, reference.kept_MD)
     precision, recall = precision_recall(kept_ND, reference.kept_MD)
     s = features.suffix
+    drawn = (
+        min(len(kept_ND), len(reference.kept_MD)) > SUBSET
+    )  # Else every subset is all of one side, and their spread means little.
     return {
         features.distance: frechet_distance(
             moments.mean_D, moments.covariance_DD, reference.mean_D, reference.covariance_DD
         ),
-        f"kid{s}": kid, f"kid{s}_std": kid_std, f"precision{s}": precision, f"recall{s}": recall,
+        f"kid{s}": kid, **({f"kid{s}_std": kid_std} if drawn else {}), f"precision{s}": precision, f"recall{s}": recall,
     }  # fmt: skip
 
 

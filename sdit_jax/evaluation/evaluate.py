@@ -11,6 +11,7 @@ from sdit_jax.evaluation import compare
 from sdit_jax.evaluation.features import Features, extract
 from sdit_jax.evaluation.reference import make_reference
 from sdit_jax.evaluation.subject import Subject
+from sdit_jax.sampling.protocol import versions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Evaluation:
     def save(self, path: Path, **more: object) -> None:
         """Writes all of it as JSON, whole or not at all."""
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps({**more, "values": self.values, "yardsticks": self.yardsticks}, indent=2) + "\n")
+        partial.write_text(
+            json.dumps({**more, "values": self.values, "yardsticks": self.yardsticks}, indent=2, allow_nan=False) + "\n"
+        )
         partial.replace(path)
 
 
@@ -57,7 +60,7 @@ def evaluate(
     for ruler in rulers:
         name = ruler.distance
         extracted = extract(ruler, subject.images, lambda items, name=name: progress(items, f"{name}: samples"))
-        alone = compare.score_alone(ruler, extracted, subject.labels)
+        alone = compare.score_alone(ruler, extracted, subject.labels if _same_classes(subject.protocol, ruler) else None)
         values += _records(alone, ruler, None, subject.protocol)
         for split, images in references.items():
             reference = make_reference(
@@ -77,13 +80,21 @@ def evaluate(
     return Evaluation(values, yards)
 
 
+def _same_classes(protocol, ruler):
+    """Whether labels mean to the ruler what they meant to the network: always, unless it is known to have learned others."""
+    learned = protocol.get("trained_on")
+    return not learned or ruler.reads(learned.rpartition(" ")[0])
+
+
 def _records(scores, ruler, reference, protocol):
-    """One record per score; a standard deviation goes with its mean."""
+    """One record per score; a standard deviation goes with its mean. What the samples say of themselves never hides a score."""
+    sampled_with = {"sampled_with": protocol["versions"]} if "versions" in protocol else {}
     return [
-        {"name": name, "value": value}
+        protocol
+        | sampled_with
+        | {"name": name, "value": value, "distance": name == ruler.distance, "reference": reference, "features": ruler.facts}
+        | {"versions": versions()}
         | ({"std": scores[f"{name}_std"]} if f"{name}_std" in scores else {})
-        | {"distance": name == ruler.distance, "reference": reference, "features": ruler.facts}
-        | protocol
         for name, value in scores.items()
         if not name.endswith("_std")
     ]

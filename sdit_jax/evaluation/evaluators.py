@@ -1,5 +1,6 @@
 """Evaluators that watch a network while it trains: named in `config.evaluation.names`, each yields (name, value)."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,12 +10,21 @@ from sdit_jax.config import Config, InputError
 from sdit_jax.data.transforms import to_channels
 from sdit_jax.diffusion.schedule import Schedule
 from sdit_jax.evaluation import compare
-from sdit_jax.evaluation.features import Features, classifier, classifier_features, extract, inception_features
+from sdit_jax.evaluation.features import (
+    Features,
+    channels_for,
+    classifier,
+    classifier_features,
+    classifier_of,
+    extract,
+    inception_features,
+)
 from sdit_jax.evaluation.probe import probe
 from sdit_jax.evaluation.reference import check_enough, make_reference, spaced
 from sdit_jax.evaluation.subject import load_references
 from sdit_jax.models import SDiT
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
+from sdit_jax.sampling.protocol import config_sha256, versions
 from sdit_jax.sampling.run import check_sampling
 
 Evaluator = Callable[[Any], Iterator[tuple[str, float]]]
@@ -23,7 +33,19 @@ NAMES = (*DISTANCES, "loss")
 LOSS_TIMESTEPS, LOSS_IMAGES = 10, 128
 
 
-def make_evaluator(config: Config, model: SDiT, schedule: Schedule) -> Evaluator:
+@dataclasses.dataclass(frozen=True)
+class Evaluators:
+    """All evaluators of a run as one; `protocol` is what stands beside their values."""
+
+    parts: tuple[Evaluator, ...]
+    protocol: dict
+
+    def __call__(self, params) -> Iterator[tuple[str, float]]:
+        for part in self.parts:
+            yield from part(params)
+
+
+def make_evaluator(config: Config, model: SDiT, schedule: Schedule) -> Evaluators:
     """evaluate(params): all that `config.evaluation.names` asks for. What can be wrong is found here, before training.
 
     "fd_classifier", "fid": scores of `n` samples against each split, as `fd_classifier/train`, and without reference, as
@@ -40,20 +62,25 @@ def make_evaluator(config: Config, model: SDiT, schedule: Schedule) -> Evaluator
     )
     data = config.data
     references = load_references(data.name, data.dir, (data.split, "test"), model.image_size, data.resize)
-    rulers = [make_ruler(name, data.name, chosen.inception) for name in DISTANCES if name in names]
+    rulers = [make_ruler(name, data.name, chosen.inception, chosen.classifier) for name in DISTANCES if name in names]
     for ruler in rulers:
         check_enough(ruler, chosen.n, "config.evaluation.n")
+        for split, images in references.items():
+            check_enough(ruler, len(images), f"{data.name} {split}")
+            channels_for(ruler, images.images[:1])
     evaluators: list[Evaluator] = []
     if rulers:
         evaluators.append(_distances(config, model, schedule, rulers, references))
     if "loss" in names:
         evaluators.append(_loss(model, schedule, references, config))
 
-    def evaluate(params):
-        for evaluator in evaluators:
-            yield from evaluator(params)
-
-    return evaluate
+    protocol = {
+        **chosen.to_dict(), "size": [model.image_size, model.image_size, model.channels], "seed": config.seed,
+        "labels": "each in turn" if model.num_classes else "none", "ema": config.ema.to_dict(),
+        "references": {split: {"source": data.name, "n": len(x), "sha256": x.fingerprint} for split, x in references.items()},
+        "features": [ruler.facts for ruler in rulers], "config_sha256": config_sha256(config), "versions": versions(),
+    }  # fmt: skip
+    return Evaluators(tuple(evaluators), protocol)
 
 
 def make_ruler(distance: str, source: str, inception: str = "", named: str = "") -> Features:
@@ -72,24 +99,21 @@ def make_ruler(distance: str, source: str, inception: str = "", named: str = "")
     return classifier_features(name)
 
 
-def classifier_of(source: str) -> str | None:
-    """The shipped classifier for a source, whichever road its images take: "tfds:mnist:3.0.1" is read by that of "mnist"."""
-    name = source.removeprefix("tfds:").partition(":")[0].partition("/")[0]
-    return name if name in classifier.SHIPPED else None
-
-
 def _distances(config, model, schedule, rulers, references) -> Evaluator:
     chosen = config.evaluation
     sampler = make_sampler(
         model, schedule, method=chosen.sampler, steps=chosen.steps, guidance=chosen.guidance, clip_x0=config.diffusion.clip_x0
     )
     labels = example_labels(chosen.n, model.num_classes)
+    meant = model.num_classes and chosen.guidance != 0
 
     def evaluate(params):
         made = generate(sampler, params, labels, seed=config.seed, batch_size=chosen.batch_size)
         for ruler in rulers:
             extracted = extract(ruler, made)
-            yield from compare.score_alone(ruler, extracted, labels if model.num_classes else None).items()
+            yield from compare.score_alone(
+                ruler, extracted, labels if meant and ruler.reads(config.data.name) else None
+            ).items()
             for split, images in references.items():
                 reference = make_reference(ruler, images, config.data.name, split)
                 scores = compare.score(ruler, extracted, reference)

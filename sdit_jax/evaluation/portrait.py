@@ -25,7 +25,7 @@ NEIGHBOURS = 200  # Samples and real images whose nearest training images are lo
 PROBED, TIMESTEPS = 32, 10
 DENOISED, FRAMES = 6, 8
 ENERGY_IMAGES = 8
-NO_RUN = "samples from a file; evaluate a run folder to see this"
+NO_RUN = "shown for a run folder that is evaluated against the data it was trained on"
 
 
 def energy_of(run: Run, real: Images, steps: int, guidance: float) -> dict:
@@ -41,17 +41,18 @@ def energy_of(run: Run, real: Images, steps: int, guidance: float) -> dict:
 def portray(
     subject: Subject, evaluation: Evaluation, references: Mapping[str, Images], run: Run | None, energy: dict | None
 ) -> Report:
-    """The report of an evaluation; without a run, only what the samples themselves show."""
+    """The report of an evaluation; a run is given if the references are what it was trained on."""
     trained_on, *held_out = references.values()
     shown = {
         "results": evaluation.values, "yardsticks": evaluation.yardsticks, "samples": subject.images, "labels": subject.labels,
-        "protocol": subject.protocol, "energy": energy, "neighbours": _neighbours(subject.images, trained_on, held_out),
+        "protocol": subject.protocol, "energy": energy,
     }  # fmt: skip
     if run is None:
-        missing: dict[str, str] = dict.fromkeys(("frames", "losses", "firing_rates", "raster", "energy"), NO_RUN)
+        missing: dict[str, str] = dict.fromkeys(("frames", "losses", "firing_rates", "raster", "energy", "neighbours"), NO_RUN)
         return Report("Evaluation of samples", str(subject.protocol.get("samples", "")), missing=missing, **shown)
     weights = "averaged" if run.weights == "ema" else "raw"
     subtitle = f"{run.config.data.name}, {weights} weights of step {run.step:,}, {len(subject.images):,} samples"
+    shown["neighbours"] = _neighbours(subject.images, trained_on, held_out)
     return Report("A spiking diffusion transformer, evaluated", subtitle, **shown, **_inside(run, subject, trained_on))
 
 

@@ -11,6 +11,7 @@ from sdit_jax.data.datasets import Images
 from sdit_jax.evaluation.features import Features, extract
 from sdit_jax.evaluation.frechet import Moments
 
+FORMAT = 2  # Of what is kept on disk: raise it whenever scores, yardsticks or features change.
 KEPT = 10_000  # Images whose features are kept, for the scores that need points.
 
 
@@ -66,4 +67,4 @@ def spaced(n: int, most: int) -> np.ndarray:
 
 def cache_words(features: Features, *words: object) -> tuple:
     """What a kept number depends on: the network, and the words given."""
-    return (features.distance, features.facts, *words)
+    return (FORMAT, features.distance, features.facts, *words)

@@ -3,10 +3,11 @@
 import numpy as np
 
 BLOCK = 2_000
+SUBSET = 1_000  # Images of one kernel distance.
 
 
 def kernel_distance(
-    features_ND: np.ndarray, reference_MD: np.ndarray, *, subsets: int = 100, size: int = 1_000, seed: int = 0
+    features_ND: np.ndarray, reference_MD: np.ndarray, *, subsets: int = 100, size: int = SUBSET, seed: int = 0
 ) -> tuple[float, float]:
     """KID, mean and standard deviation over subsets: the unbiased squared maximum mean discrepancy under (x.y / D + 1)^3.
 
@@ -33,13 +34,16 @@ def _off_diagonal_mean(K):
     return (K.sum() - np.trace(K)) / (m * (m - 1))
 
 
-def inception_score(probabilities_NK: np.ndarray, *, splits: int = 10) -> tuple[float, float]:
-    """exp(mean KL(p(y|x) || p(y))), mean and standard deviation over consecutive splits; between 1 and K.
+def inception_score(probabilities_NK: np.ndarray, *, splits: int = 10, seed: int = 0) -> tuple[float, float]:
+    """exp(mean KL(p(y|x) || p(y))), mean and standard deviation over splits; between 1 and K.
+
+    The order of the images is shuffled by the seed, since files are often sorted by class; at most N splits.
 
     Source: Salimans et al. 2016 (arXiv 1606.03498).
     """
     scores = []
-    for p in np.array_split(np.asarray(probabilities_NK, np.float64), splits):
+    shuffled_NK = np.random.default_rng(seed).permutation(np.asarray(probabilities_NK, np.float64))
+    for p in np.array_split(shuffled_NK, min(splits, len(shuffled_NK))):
         log = lambda q: np.log(np.maximum(q, 1e-16))
         scores.append(np.exp((p * (log(p) - log(p.mean(0)))).sum(1).mean()))
     return float(np.mean(scores)), float(np.std(scores))

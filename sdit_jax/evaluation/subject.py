@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from sdit_jax import images
-from sdit_jax.config import InputError
+from sdit_jax.config import NoSuchSplit
 from sdit_jax.data import sources
 from sdit_jax.data.datasets import Images
 from sdit_jax.data.sources import arrays
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
-from sdit_jax.sampling.protocol import sampling_protocol, versions
+from sdit_jax.sampling.protocol import sampling_protocol
 from sdit_jax.sampling.run import Run
 
 log = logging.getLogger(__name__)
@@ -41,40 +41,40 @@ def draw(
     """
     classes = run.model.num_classes
     labels = example_labels(n, classes).astype(np.int32)
+    asked = labels if classes and guidance != 0 else None  # Guidance 0 ignores them.
     how = {"sampler": sampler, "steps": steps, "guidance": guidance, "seed": seed}
-    protocol = sampling_protocol(run, n=n, labels="each in turn" if classes else "none", **how)
+    protocol = sampling_protocol(run, n=n, labels="none" if asked is None else "each in turn", **how)
     path = out / "samples.npz"
     if images.load_protocol(path) == protocol:
         log.info("%s: samples are there already", path)
-        return Subject(arrays.read(path).images, labels if classes else None, protocol)
+        return Subject(arrays.read(path).images, asked, protocol)
     name = hashlib.sha256(json.dumps([protocol, batch_size], sort_keys=True).encode()).hexdigest()[:16]
     parts = out / f"samples-{name}.partial"
     move = make_sampler(run.model, run.schedule, method=sampler, steps=steps, guidance=guidance, clip_x0=protocol["clip_x0"])
     made = generate(move, run.params, labels, seed=seed, batch_size=batch_size, progress=progress, parts=parts)
     images.save_npz(path, made, labels, protocol)
     shutil.rmtree(parts)
-    return Subject(made, labels if classes else None, protocol)
+    return Subject(made, asked, protocol)
 
 
 def read_subject(path: Path) -> Subject:
     """The samples in a file; their protocol is what the file says of them, and otherwise that it says nothing."""
     found = arrays.read(path)
+    told = images.load_protocol(path)
     with np.load(path) as file:
-        labels = found.labels if "labels" in file.files else None
-    made = images.load_protocol(path) or {"sampler": None, "made": "unknown, the file does not say"}
-    if path.is_file():
-        made |= {"samples": str(path), "samples_sha256": found.fingerprint}
-    size = list(found.images.shape[1:])
-    return Subject(found.images, labels, {"versions": versions()} | made | {"n": len(found), "size": size})
+        labelled = "labels" in file.files and (told or {}).get("labels") != "none"
+    protocol = told or {"sampler": None, "made": "unknown, the file does not say"}
+    protocol |= {"samples": str(path), "samples_sha256": found.fingerprint, "n": len(found)}
+    return Subject(found.images, found.labels if labelled else None, protocol | {"size": list(found.images.shape[1:])})
 
 
 def load_references(name: str, directory: str, splits: Iterable[str], size: int, resize: str = "bilinear") -> dict[str, Images]:
-    """Real images of a size by split: the first must be there, others are left out with a warning where they are not."""
+    """Real images of a size by split; but for the first, those that the source does not have are left out with a warning."""
     found = {}
     for split in dict.fromkeys(splits):
         try:
             found[split] = sources.load(name, split, directory, size, None, resize)
-        except InputError as error:
+        except NoSuchSplit as error:
             if not found:
                 raise
             log.warning("%s %s: not compared with (%s)", name, split, error)

@@ -53,8 +53,8 @@ def generate(
     params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
     made = []
     for start in progress(range(0, len(labels_N), batch_size)):
-        path = parts / f"{start:08d}.npy" if parts else None
-        batch = _read(path)
+        path = parts / f"{start:08d}-{start + batch_size:08d}.npy" if parts else None
+        batch = _read(path, batch_size)
         if batch is None:
             labels_B = np.resize(labels_N[start : start + batch_size], batch_size)  # The last one is filled up by repetition.
             index_B = np.arange(start, start + batch_size, dtype=np.int32)
@@ -64,9 +64,10 @@ def generate(
     return np.concatenate(made)[: len(labels_N)]
 
 
-def _read(path):
+def _read(path, batch_size):
     try:
-        return np.load(path) if path and path.exists() else None
+        batch = np.load(path) if path and path.exists() else None
+        return batch if batch is not None and len(batch) == batch_size and batch.dtype == np.uint8 else None
     except (ValueError, OSError, EOFError):  # Cut short: it is drawn again.
         return None
 

@@ -4,8 +4,10 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from typing import Any
 
 import jax
+import numpy as np
 
 from sdit_jax.config import Config
 from sdit_jax.sampling.run import Run
@@ -23,15 +25,25 @@ def config_sha256(config: Config) -> str:
     return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
+def weights_sha256(params: Any) -> str:
+    """Of all parameters, names and numbers."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
 def sampling_protocol(run: Run, *, n: int, sampler: str, steps: int, guidance: float, labels: str, seed: int) -> dict:
     """How n images were drawn from a run folder: enough to draw them again."""
-    averaged = run.weights == "ema"
+    averaged, data = run.weights == "ema", run.config.data
     return {
         "n": n, "size": [run.model.image_size, run.model.image_size, run.model.channels], "sampler": sampler, "steps": steps,
         "guidance": guidance, "clip_x0": run.config.diffusion.clip_x0, "labels": labels, "seed": seed, "weights": run.weights,
         "ema_half_life_images": run.config.ema.half_life if averaged else None,
         "ema_ramp": run.config.ema.ramp if averaged else None,
         "step": run.step, "images_seen": run.step * run.config.batch_size,
-        "trained_on": f"{run.config.data.name} {run.config.data.split}", "config_sha256": config_sha256(run.config),
+        "weights_sha256": weights_sha256(run.params),
+        "trained_on": f"{data.name} {data.split}" if data.name else None, "config_sha256": config_sha256(run.config),
         "device": jax.devices()[0].device_kind, "versions": versions(),
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """Training, in reading order."""
 
+import json
 import logging
 import math
 import time
@@ -18,7 +19,7 @@ from sdit_jax.config import Config, InputError
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
 from sdit_jax.training.metrics import MetricWriter
 from sdit_jax.training.plan import Plan, make_plan
-from sdit_jax.training.progress import Progress, StopRequest, only_user
+from sdit_jax.training.progress import Progress, StopRequest
 from sdit_jax.training.state import TrainState
 from sdit_jax.training.step import Health, empty_averages, make_train_step
 
@@ -53,7 +54,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())  # First in, last out: it listens until the last save is finished.
         if jax.process_index() == 0:
-            stack.enter_context(only_user(workdir))
+            stack.enter_context(fields.only_user(workdir, "is training in this run folder"))
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
         state = plan.new_state()
         state = checkpoints.restore(like=state) or state
@@ -111,17 +112,17 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
                 writer.flush()
                 progress.log()
                 averages, window_start, clock = jax.tree.map(jnp.copy, empty), step, time.monotonic()
-            if due["save"]:
-                checkpoints.save(state)
             if draws or evaluates:
                 began = time.monotonic()
                 if draws:
                     writer.write_images(step, {"samples": draw(step, state)})
                 if evaluates:
-                    writer.write_scalars(step, _evaluated(plan.evaluate, state))
+                    writer.write_scalars(step, _evaluated(plan.evaluate, state, workdir))
                 writer.flush()
                 clock += time.monotonic() - began
                 progress.restart_clock()
+            if due["save"]:  # After what is drawn and measured: if that is cut short, it is done again.
+                checkpoints.save(state)
             if stopping:
                 log.warning("asked to stop: saved step %d; the same command goes on from there", step)
                 break
@@ -169,12 +170,19 @@ def check_health(step: int, health: Health, state: TrainState, checkpoints: Chec
     return terms["loss"]
 
 
-def _evaluated(evaluate, state: TrainState) -> dict[str, float]:
-    """All that the evaluators say of the averaged and of the raw weights, as evaluation/ema/NAME and evaluation/raw/NAME."""
+def _evaluated(evaluate, state: TrainState, workdir: Path) -> dict[str, float]:
+    """All that the evaluators say of the averaged and of the raw weights, as evaluation/ema/NAME and evaluation/raw/NAME.
+
+    The same goes to `evaluation.jsonl` with its protocol, one line per step and kind of weights.
+    """
     scalars = {}
     for weights, params in (("ema", state.ema), ("raw", state.params)):
         if params is not None:
-            scalars |= {f"evaluation/{weights}/{name}": value for name, value in evaluate(params)}
+            values = dict(evaluate(params))
+            scalars |= {f"evaluation/{weights}/{name}": value for name, value in values.items()}
+            record = {"step": int(state.step), "weights": weights, "values": values, "protocol": evaluate.protocol}
+            with (workdir / "evaluation.jsonl").open("a") as lines:
+                lines.write(json.dumps(record) + "\n")
     log.info("%s", ", ".join(f"{name.removeprefix('evaluation/')} {value:.4g}" for name, value in scalars.items()))
     return scalars
 

@@ -13,7 +13,7 @@ from sdit_jax.config import Config, InputError
 from sdit_jax.data import sources
 from sdit_jax.data.roads import Feed, make_batches
 from sdit_jax.diffusion.schedule import Schedule
-from sdit_jax.evaluation.evaluators import Evaluator, make_evaluator
+from sdit_jax.evaluation.evaluators import Evaluators, make_evaluator
 from sdit_jax.models import SDiT, build
 from sdit_jax.sampling.run import check_sampling, make_schedule
 from sdit_jax.training import optimizer
@@ -36,7 +36,7 @@ class Plan:
     log_every: int
     samples_every: int
     evaluate_every: int
-    evaluate: Evaluator | None  # Where the configuration asks for it.
+    evaluate: Evaluators | None  # Where the configuration asks for it.
 
     def new_state(self) -> TrainState:
         """The state before the first step, on every device of the mesh."""

@@ -1,14 +1,9 @@
 """Progress for a person: a bar on a terminal, a line now and then in a log file, and a wish to stop heard in time."""
 
-import fcntl
 import signal
 import sys
-from contextlib import contextmanager
-from pathlib import Path
 
 from tqdm import tqdm
-
-from sdit_jax.config import InputError
 
 
 class Nowhere:
@@ -73,14 +68,3 @@ class StopRequest:
 
     def __bool__(self) -> bool:
         return self.requested
-
-
-@contextmanager
-def only_user(workdir: Path):
-    """Holds a run folder for this process. Raises InputError where another one trains in it."""
-    with (workdir / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{workdir}: another process is training in this run folder") from None
-        yield

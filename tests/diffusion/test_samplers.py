@@ -81,7 +81,7 @@ def test_ddpm_with_many_steps_has_the_law_of_the_data():
 
 def ddpm_step(x, index, noise, v=None, key=KEY):
     x_0 = process.predicted_x0(SCHEDULE, x, index, noise)
-    return np.asarray(samplers.ddpm(SCHEDULE, x, index, x_0, noise, v, key), np.float64)
+    return np.asarray(samplers.ddpm(SCHEDULE, x, index, x_0, noise, v, key, None), np.float64)
 
 
 @pytest.mark.parametrize("index", [1, 10, 500, 999])
@@ -172,7 +172,7 @@ def test_a_clipped_clean_image_takes_the_noise_with_it(method):
         x, bar, previous = np.asarray(x_T, np.float64), BAR[900], BAR[600]
         noise = (x - np.sqrt(bar)) / np.sqrt(1 - bar)
         respaced, x_0 = SCHEDULE.respaced([600, 900]), jnp.ones_like(x_T)
-        moved = samplers.ddim(respaced, x_T, 1, x_0, process.implied_noise(respaced, x_T, 1, x_0), None, None)
+        moved = samplers.ddim(respaced, x_T, 1, x_0, process.implied_noise(respaced, x_T, 1, x_0), None, None, None)
         np.testing.assert_allclose(moved, np.sqrt(previous) + np.sqrt(1 - previous) * noise, atol=1e-5)
 
 

@@ -169,3 +169,52 @@ def test_a_file_of_samples_brings_its_protocol_or_says_that_it_has_none(tmp_path
     np.savez(tmp_path / "theirs.npz", test.images)
     theirs = read_subject(tmp_path / "theirs.npz")
     assert theirs.labels is None and theirs.protocol["sampler"] is None and "unknown" in theirs.protocol["made"]
+
+
+def test_what_a_file_says_of_itself_never_hides_a_score(tmp_path, digits, ruler):
+    from sdit_jax.images import save_npz
+
+    test = digits["test"]
+    save_npz(tmp_path / "boast.npz", test.images, test.labels, {"name": "fid", "value": 0.0, "versions": {"sdit_jax": "0"}})
+    found = evaluate(read_subject(tmp_path / "boast.npz"), [ruler], digits, "digits", with_yardsticks=False)
+    by_split = by_name(found, "train")
+    assert by_split["fd_classifier"] > 1 and "fid" not in by_split
+    assert found.values[0]["sampled_with"] == {"sdit_jax": "0"} and "jax" in found.values[0]["versions"]
+    np.savez(tmp_path / "list.npz", test.images, protocol=np.array("[1, 2]"))
+    assert read_subject(tmp_path / "list.npz").protocol["sampler"] is None
+
+
+def test_accuracy_is_given_only_where_labels_mean_the_same(digits, ruler):
+    test = digits["test"]
+    names = lambda protocol: by_name(
+        evaluate(subject(test.images, test.labels, **protocol), [ruler], digits, "digits", with_yardsticks=False), "train"
+    )
+    assert "accuracy_classifier" in names({"trained_on": "digits train"})
+    assert "accuracy_classifier" not in names({"trained_on": "fashion_mnist train"})
+
+
+def test_a_damaged_test_split_is_an_error_not_a_missing_one(tmp_path, digits):
+    from PIL import Image
+
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        Image.fromarray(digits["train"].images[0, ..., 0]).save(tmp_path / split / "0.png")
+    (tmp_path / "test" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="none of its 1 images can be read"):
+        load_references(f"folder:{tmp_path}", "", ("train", "test"), 8)
+
+
+def test_other_weights_are_another_protocol(small, trained, tmp_path):
+    """Samples in a folder are taken for finished only if the very same weights drew them."""
+    import jax
+
+    from sdit_jax.evaluation.subject import draw
+    from sdit_jax.sampling.run import open_run
+
+    run = open_run(trained.workdir)
+    how = {"n": 10, "sampler": "ddim", "steps": 2, "guidance": 1.0, "seed": 0, "batch_size": 10}
+    first = draw(run, tmp_path, **how)
+    other = draw(dataclasses.replace(run, params=jax.tree.map(lambda x: x + 0.1, run.params)), tmp_path, **how)
+    assert first.protocol["weights_sha256"] != other.protocol["weights_sha256"]
+    assert (first.images != other.images).any()
+    assert draw(run, tmp_path, **how).protocol == first.protocol and not list(tmp_path.glob("*.partial"))

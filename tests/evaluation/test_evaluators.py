@@ -10,8 +10,8 @@ from sdit_jax.config import InputError
 from sdit_jax.diffusion.loss import diffusion_loss
 from sdit_jax.diffusion.process import add_noise
 from sdit_jax.evaluation import compare
-from sdit_jax.evaluation.evaluators import classifier_of, make_evaluator, make_ruler
-from sdit_jax.evaluation.features import extract
+from sdit_jax.evaluation.evaluators import make_evaluator, make_ruler
+from sdit_jax.evaluation.features import classifier_of, extract
 from sdit_jax.evaluation.reference import make_reference
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
 from sdit_jax.training.loop import train_and_evaluate
@@ -29,6 +29,11 @@ def test_during_training_averaged_and_raw_weights_are_evaluated(small, tmp_path,
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     written = {line["step"]: line for line in lines if any(name.startswith("evaluation/") for name in line)}
     assert list(written) == [2, 4]
+    records = [json.loads(line) for line in (tmp_path / "evaluation.jsonl").read_text().splitlines()]
+    assert [(record["step"], record["weights"]) for record in records] == [(2, "ema"), (2, "raw"), (4, "ema"), (4, "raw")]
+    protocol = records[0]["protocol"]
+    assert (protocol["n"], protocol["steps"], protocol["sampler"], protocol["labels"]) == (70, 4, "ddim", "each in turn")
+    assert protocol["references"]["test"] == {"source": "digits", "n": 359, "sha256": digits["test"].fingerprint}
 
     model, schedule = make_plan(config).model, make_plan(config).schedule
     labels = example_labels(70, 10)

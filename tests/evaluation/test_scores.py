@@ -35,10 +35,16 @@ def test_the_kernel_distance_is_a_function_of_its_seed_and_near_zero_for_one_clo
 def test_the_inception_score_is_its_definition():
     p = np.random.default_rng(1).dirichlet(np.ones(5), 40)
     expected = []
-    for part in p.reshape(4, 10, 5):
+    for part in np.random.default_rng(0).permutation(p).reshape(4, 10, 5):
         expected.append(np.exp(np.mean([np.sum(row * np.log(row / part.mean(0))) for row in part])))
     found, std = inception_score(p, splits=4)
     np.testing.assert_allclose([found, std], [np.mean(expected), np.std(expected)], rtol=1e-12)
+
+
+def test_the_inception_score_of_images_sorted_by_class_is_that_of_shuffled_ones():
+    sorted_by_class = np.repeat(np.eye(5), 200, 0)
+    np.testing.assert_allclose(inception_score(sorted_by_class)[0], 5, rtol=0.05)
+    assert np.isfinite(inception_score(np.eye(5)[:3])).all()
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,15 @@ def test_what_was_drawn_is_kept_and_what_was_cut_short_is_drawn_again(drawer, tm
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_what_was_kept_with_another_batch_size_is_not_taken(drawer, tmp_path):
+    labels = example_labels(10, 10)
+    drawer(labels[:5], parts=tmp_path, batch_size=5)
+    close(drawer(labels, parts=tmp_path, batch_size=4), drawer(labels, batch_size=4))
+    (cut,) = tmp_path.glob("*-00000005.npy")
+    np.save(cut, np.load(cut)[:3])
+    close(drawer(labels, parts=tmp_path, batch_size=5), drawer(labels))
+
+
 def test_images_are_the_same_on_four_devices(drawer, tmp_path, request):
     method = request.node.callspec.params["drawer"]
     np.save(tmp_path / "one.npy", drawer(example_labels(10, 10)))

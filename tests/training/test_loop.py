@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 from sdit_jax.checkpoint import Checkpoints
-from sdit_jax.config import InputError
+from sdit_jax.config import InputError, only_user
 from sdit_jax.training.loop import TrainingFailed, check_health, train_and_evaluate
 from sdit_jax.training.plan import make_plan
-from sdit_jax.training.progress import only_user
 from sdit_jax.training.state import TrainState
 from sdit_jax.training.step import Health
 
@@ -112,7 +111,7 @@ def test_sigterm_saves_and_exits_0_and_the_same_command_ends_where_an_undisturbe
 
 
 def test_two_processes_in_one_run_folder_are_refused(small, tmp_path):
-    with only_user(tmp_path), pytest.raises(InputError, match="another process is training"):
+    with only_user(tmp_path, "waits"), pytest.raises(InputError, match="another process is training"):
         train_and_evaluate(small.config(), tmp_path)
     assert not (tmp_path / "config.json").exists()
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from sdit_jax.config import InputError
+from sdit_jax.config import InputError, NoSuchSplit
 from sdit_jax.data import transforms
 from sdit_jax.data.datasets import Examples, Images
 from sdit_jax.data.decoded import decoded
@@ -74,7 +74,7 @@ def _folder(name, split, rest, directory):
 
 def _npz(name, split, rest, directory):
     if split != "train":
-        raise InputError(f"config.data.split: found {split!r}, {name} has train")
+        raise NoSuchSplit(f"config.data.split: found {split!r}, {name} has train")
     if not (rest or directory):
         raise InputError("config.data.dir: empty; set it to the .npz file, or name that as npz:FILE")
     return arrays.read(Path(rest or directory))
@@ -82,7 +82,7 @@ def _npz(name, split, rest, directory):
 
 def _check_split(name, split):
     if split not in originals.SPLITS:
-        raise InputError(f"config.data.split: found {split!r}, {name} has {', '.join(originals.SPLITS)}")
+        raise NoSuchSplit(f"config.data.split: found {split!r}, {name} has {', '.join(originals.SPLITS)}")
 
 
 def _place(name, rest, directory, what):

@@ -8,6 +8,7 @@ from sdit_jax.config import InputError
 from sdit_jax.data.datasets import Images, checked_labels
 
 NAMES = ("arr_0", "images")
+MOST_CLASSES = 2**20
 
 
 def read(path: Path) -> Images:
@@ -35,5 +36,7 @@ def read(path: Path) -> Images:
     labels = arrays.get("labels", np.zeros(len(images), np.int32))
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"{path}: found labels of {labels.dtype} {labels.shape}, must be integers ({len(images)},)")
+    if labels.max() >= MOST_CLASSES:
+        raise InputError(f"{path}: found label {labels.max()}, must be below {MOST_CLASSES}")
     num_classes = int(labels.max()) + 1
     return Images(images, checked_labels(labels, path, max(1, num_classes)), max(1, num_classes))

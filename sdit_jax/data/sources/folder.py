@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdit_jax.config import InputError
+from sdit_jax.config import InputError, NoSuchSplit
 from sdit_jax.data import cache
 from sdit_jax.data.datasets import BrokenImage, Examples
 from sdit_jax.data.sources import pictures
@@ -57,7 +57,7 @@ def _split(root, split):
     else:
         splits, part, train = ["train"], root, root
     if split not in splits:
-        raise InputError(f"config.data.split: found {split!r}, {root} has {', '.join(splits)}")
+        raise NoSuchSplit(f"config.data.split: found {split!r}, {root} has {', '.join(splits)}")
     classes = _subfolders(train)
     unknown = next((name for name in _subfolders(part) if name not in classes), None)
     if unknown:
@@ -98,10 +98,10 @@ def _is_picture(name):
 
 
 def _fingerprint(root, files, labels):
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(str(root.resolve()).encode())
     for path, label in zip(files, labels, strict=True):
         stat = path.stat()
-        digest.update(f"{path.relative_to(root)} {label} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        digest.update(f"{path.relative_to(root)} {label} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}\n".encode())
     return digest.hexdigest()
 
 

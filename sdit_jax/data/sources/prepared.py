@@ -121,10 +121,10 @@ def default_root() -> Path:
 
 
 def _fingerprint(folder, split):
-    digest = hashlib.sha256(split.encode())
+    digest = hashlib.sha256(f"{folder.resolve()} {split}".encode())
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         stat = path.stat()
-        digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}\n".encode())
     return digest.hexdigest()
 
 

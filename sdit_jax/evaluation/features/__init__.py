@@ -30,6 +30,10 @@ class Features:
     classes: tuple[int, ...] | None = None  # What labels the probabilities stand for; None for labels of another data set.
     batch_size: int = 500
 
+    def reads(self, source: str) -> bool:
+        """Whether its classes are those of a source."""
+        return self.facts["network"] == f"classifier of {classifier_of(source)}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Extracted:
@@ -48,7 +52,8 @@ def classifier_features(name: str) -> Features:
         B, H, _, C = images_BHWC.shape
         if H != size:
             images_BHWC = jax.image.resize(images_BHWC.astype(jnp.float32), (B, size, size, C), "linear")
-        found: Any = trained.model.apply(trained.variables, images_BHWC)
+        with jax.default_matmul_precision("highest"):  # The same numbers on every device.
+            found: Any = trained.model.apply(trained.variables, images_BHWC)
         features, logits = found
         return features, jax.nn.softmax(logits)
 
@@ -83,13 +88,29 @@ def extract(features: Features, images_NHWC: np.ndarray, progress: Callable = it
     return Extracted(np.concatenate(found), np.concatenate(chances))
 
 
+def classifier_of(source: str) -> str | None:
+    """The shipped classifier for a source, whichever road its images take: "tfds:mnist:3.0.1" is read by that of "mnist"."""
+    name = source.removeprefix("tfds:").partition(":")[0].partition("/")[0]
+    return name if name in classifier.SHIPPED else None
+
+
 def channels_for(features: Features, images_NHWC: np.ndarray) -> np.ndarray:
-    """Grey repeated to three channels, three channels averaged to one. Raises InputError for other changes."""
-    found, wanted = images_NHWC.shape[-1], features.channels
-    if found == wanted:
+    """Images in a network's number of channels (see `match_channels`). Raises InputError where that cannot be."""
+    try:
+        return match_channels(images_NHWC, features.channels)
+    except ValueError:
+        raise InputError(
+            f"images: found {images_NHWC.shape[-1]} channels, {features.facts['network']} takes {features.channels}"
+        ) from None
+
+
+def match_channels(images_NHWC: np.ndarray, channels: int) -> np.ndarray:
+    """Grey repeated to three channels, three channels averaged to one. Raises ValueError for other changes."""
+    found = images_NHWC.shape[-1]
+    if found == channels:
         return images_NHWC
-    if (found, wanted) == (1, 3):
+    if (found, channels) == (1, 3):
         return np.repeat(images_NHWC, 3, -1)
-    if (found, wanted) == (3, 1):
+    if (found, channels) == (3, 1):
         return np.round(images_NHWC.mean(-1, keepdims=True)).astype(np.uint8)
-    raise InputError(f"images: found {found} channels, {features.facts['network']} takes {wanted}")
+    raise ValueError(f"images: found {found} channels, need {channels}")
