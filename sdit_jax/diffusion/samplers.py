@@ -63,12 +63,11 @@ def dpmpp_2m_sde(schedule: Schedule, x, i, x_0, noise, v, key, before):
 
 
 def midpoint(schedule: Schedule, x_0, before, i):
-    """The clean image halfway through step i in log-SNR, on the line through the last two.
+    """The clean image halfway through step i in log-SNR, on the line through the last two, before and x_0.
 
-    x_0 + h_i / (2 h_{i+1}) (x_0 - before).
-
-    It is x_0 itself, a step of first order, at the first step, which has none before, and at the last, from the lowest noise
-    level visited to the clean image, where h is infinite: that one errs by the order of that level's variance, 1 - abar.
+    x_0 + h_i / (2 h_{i+1}) (x_0 - before), with h_i the length of step i. It is x_0 itself, a step of first order, at the first
+    step, which has none before, and at the last, from the lowest noise level visited to the clean image, where h is infinite:
+    that one errs by the order of that level's variance, 1 - abar.
     """
     h, weight = np.diff(schedule.log_snr), np.zeros(len(schedule))
     weight[1:-1] = h[:-1] / (2 * h[1:])
@@ -93,12 +92,12 @@ SECOND_ORDER = ("dpmpp_2m", "dpmpp_2m_sde")
 
 
 def visited(schedule: Schedule, method: str, steps: int) -> np.ndarray:
-    """The timesteps that `sample` visits, descending: evenly spaced, or quadratically for samplers of second order.
+    """The timesteps that `sample` visits, descending: evenly spaced, for samplers of second order in log-SNR.
 
-    Those extrapolate from one step over the next, which must not be much longer in log-SNR. Of few even steps the last ones
-    are, by far, and "dpmpp_2m" then misses by more than "ddim".
+    Those extrapolate over a step from the one before, which must not be much shorter in log-SNR. Few even steps end in a leap,
+    and "dpmpp_2m" then misses by more than "ddim".
     """
-    return schedule.spaced(steps, power=2 if method in SECOND_ORDER else 1)[::-1]
+    return schedule.spaced(steps, in_log_snr=method in SECOND_ORDER)[::-1]
 
 
 def sample(
@@ -120,7 +119,7 @@ def sample(
       x_T: standard normal noise of any shape (B, ...), channels last.
       schedule: the schedule that `denoise` was trained with.
       method: one of SAMPLERS.
-      steps: how many steps, both ends included, spaced as `visited` does; None for all.
+      steps: how many steps, chosen by `visited`; None for all.
       timesteps: the steps themselves, descending; override `steps`.
       key: random key, needed by STOCHASTIC ones; or one per image, (B,), so that an image does not depend on those beside it.
       clip_x0: whether predicted clean images are clipped to [-1, 1], and the noise made to agree. The release does not; the

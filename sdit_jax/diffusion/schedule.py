@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 MAX_BETA = 0.999
+NOISIEST = -10.2  # The log-SNR where steps even in it begin, near the end of linear(1000); beyond, there is but noise to see.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,19 +70,22 @@ class Schedule:
         bar = self.alphas_bar[kept]
         return Schedule(1 - bar / np.append(1.0, bar[:-1]), self.timesteps[kept])
 
-    def spaced(self, steps: int, power: int = 1) -> np.ndarray:
-        """`steps` distinct steps from 0 to T-1, both included, rounded: 250 of 1000 are 0, 4, 8, ..., 995, 999.
+    def spaced(self, steps: int, in_log_snr: bool = False) -> np.ndarray:
+        """`steps` evenly spaced steps from 0 to T-1, both included, rounded: 250 of 1000 are 0, 4, 8, ..., 995, 999.
 
-        They are evenly spaced in t^(1 / power): with power 2 (Song et al. 2021, "quadratic") denser towards 0, where what does
-        not fit between its neighbours moves up. A single step is T-1. Raises ValueError for fewer than 1 or more than T.
+        With `in_log_snr` they are even in log_snr, as in Lu et al. 2022 (arXiv 2206.00927), from 0 to T-1 or, where that comes
+        first, to NOISIEST; where several round to one, they move up. A single step is T-1.
+        Raises ValueError for fewer than 1 or more than T.
         """
         T = len(self)
         if not 1 <= steps <= T:
             raise ValueError(f"steps: found {steps}, allowed are 1..{T}")
         if steps == 1:
             return np.array([T - 1])
-        rounded, place = np.round(np.linspace(0, T - 1, steps) ** power / (T - 1) ** (power - 1)).astype(int), np.arange(steps)
-        return np.minimum(np.maximum.accumulate(rounded - place) + place, T - steps + place)
+        t, place, noisiness = np.linspace(0, T - 1, steps), np.arange(steps), -self.log_snr
+        if in_log_snr:
+            t = np.interp(np.linspace(noisiness[0], min(noisiness[-1], -NOISIEST), steps), noisiness, np.arange(T))
+        return np.minimum(np.maximum.accumulate(np.round(t).astype(int) - place) + place, T - steps + place)
 
 
 def _schedule(betas):

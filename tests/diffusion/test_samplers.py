@@ -15,10 +15,17 @@ SCHEDULE = linear(1000)
 BAR = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
 
 
-def denoise(x, t_B):
+def denoiser(alphas_bar):
     """E[noise | x_t] for data N(MEAN, DEVIATION^2)."""
-    bar = jnp.asarray(BAR, jnp.float32)[t_B].reshape(-1, *[1] * (x.ndim - 1))
-    return jnp.sqrt(1 - bar) * (x - jnp.sqrt(bar) * MEAN) / (bar * DEVIATION**2 + 1 - bar)
+
+    def denoise(x, t_B):
+        bar = jnp.asarray(alphas_bar, jnp.float32)[t_B].reshape(-1, *[1] * (x.ndim - 1))
+        return jnp.sqrt(1 - bar) * (x - jnp.sqrt(bar) * MEAN) / (bar * DEVIATION**2 + 1 - bar)
+
+    return denoise
+
+
+denoise = denoiser(BAR)
 
 
 def noise_of(x, bar):
@@ -133,6 +140,8 @@ def test_the_network_is_told_the_steps_of_the_full_schedule():
     assert told(method="ddim", steps=4) == [999, 666, 333, 0]
     assert told(method="ddpm", steps=3, key=KEY) == [999, 500, 0]
     assert told(method="ddim", schedule=cosine(6)) == [5, 4, 3, 2, 1, 0]
+    assert told(method="dpmpp_2m", steps=4) == [999, 603, 73, 0]
+    assert told(method="dpmpp_2m_sde", schedule=cosine(6), key=KEY) == [5, 4, 3, 2, 1, 0]
 
 
 @pytest.mark.parametrize("method", samplers.SAMPLERS)
@@ -153,11 +162,53 @@ def test_arrays_of_any_shape_are_sampled_elementwise(shape):
     np.testing.assert_allclose(found.reshape(-1, 1), flat, atol=1e-6)
 
 
-def test_ddim_ignores_a_learned_variance():
+@pytest.mark.parametrize("method", [method for method in samplers.SAMPLERS if method != "ddpm"])
+def test_a_learned_variance_is_for_ddpm_alone(method):
     x_T = jax.random.normal(KEY, (4, 2))
     both = lambda x, t_B: jnp.concatenate([denoise(x, t_B), 100 * x], -1)
-    expected = sample(denoise, x_T, SCHEDULE, method="ddim", steps=5)
-    np.testing.assert_allclose(sample(both, x_T, SCHEDULE, method="ddim", steps=5), expected, atol=1e-6)
+    alone, beside = (sample(network, x_T, SCHEDULE, method=method, steps=5, key=KEY) for network in (denoise, both))
+    np.testing.assert_allclose(beside, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", samplers.STOCHASTIC)
+def test_with_a_key_of_its_own_an_image_does_not_depend_on_those_beside_it(method):
+    x_T, keys = jax.random.normal(KEY, (4, 3)), jax.random.split(KEY, 4)
+    draw = lambda x, key: sample(denoise, x, SCHEDULE, method=method, steps=6, key=key)
+    found = draw(x_T, keys)
+    np.testing.assert_allclose(draw(x_T[1:3], keys[1:3]), found[1:3], atol=1e-6)
+    assert jnp.abs(draw(x_T[1:3], keys[2:]) - found[1:3]).min() > 1e-3
+
+
+def dpmpp_2m_in_float64(x, bar):
+    """Data N(MEAN, DEVIATION^2) along these abar, as the paper writes it: in h and r, the last step to sigma = 0."""
+    alpha, sigma, before = np.sqrt(bar), np.sqrt(1 - bar), None
+    h = np.append(np.diff(np.log(alpha / sigma)), np.inf)
+    for i in range(len(bar)):
+        x_0 = (x - sigma[i] * noise_of(x, bar[i])) / alpha[i]
+        ahead = x_0
+        if 0 < i < len(bar) - 1:
+            r = h[i - 1] / h[i]
+            ahead = (1 + 1 / (2 * r)) * x_0 - 1 / (2 * r) * before
+        to_alpha, to_sigma = (alpha[i + 1], sigma[i + 1]) if i + 1 < len(bar) else (1, 0)
+        x, before = to_sigma / sigma[i] * x - to_alpha * np.expm1(-h[i]) * ahead, x_0
+    return x
+
+
+@pytest.mark.parametrize("timesteps", [[999], [999, 0], [999, 998, 990, 700, 300, 40, 0], range(999, -1, -1)], ids=len)
+@pytest.mark.parametrize("clip", [False, True])
+def test_second_order_is_safe_from_almost_no_signal_to_no_noise(timesteps, clip):
+    schedule, x_T = cosine(1000), np.linspace(-1.5, 1.5, 7)[:, None]
+    bar = schedule.alphas_bar[list(timesteps)]
+    assert bar[0] < 1e-8
+    draw = lambda method: sample(
+        denoiser(schedule.alphas_bar), jnp.asarray(x_T, jnp.float32), schedule,
+        method=method, timesteps=timesteps, key=KEY, clip_x0=clip,
+    )  # fmt: skip
+    with jax.debug_nans(True), jax.debug_infs(True):
+        found, drawn = draw("dpmpp_2m"), draw("dpmpp_2m_sde")
+    rounding = 1e-4 if len(timesteps) > 2 else 3e-3  # The first prediction divides by sqrt(abar) = 5e-5.
+    np.testing.assert_allclose(found, dpmpp_2m_in_float64(x_T, bar), atol=rounding)
+    assert jnp.abs(drawn - MEAN).max() < 5 * DEVIATION
 
 
 @pytest.mark.parametrize("method", samplers.SAMPLERS)
@@ -185,11 +236,13 @@ def test_clipping_leaves_images_inside_the_range_alone(method):
     np.testing.assert_allclose(clipped, plain, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", samplers.SAMPLERS)
 @pytest.mark.parametrize("clip", [False, True])
-def test_the_path_holds_what_each_step_took_for_the_clean_image(clip):
+def test_the_path_holds_what_each_step_took_for_the_clean_image(clip, method):
     x_T, timesteps = jnp.linspace(-3, 3, 7)[:, None], [900, 500, 100, 3]
-    found, path = sample(denoise, x_T, SCHEDULE, method="ddim", timesteps=timesteps, clip_x0=clip, path=True)
-    np.testing.assert_array_equal(found, sample(denoise, x_T, SCHEDULE, method="ddim", timesteps=timesteps, clip_x0=clip))
+    draw = lambda **more: sample(denoise, x_T, SCHEDULE, method=method, timesteps=timesteps, clip_x0=clip, key=KEY, **more)
+    found, path = draw(path=True)
+    np.testing.assert_array_equal(found, draw())
     x = np.asarray(x_T, np.float64)
     first = (x - np.sqrt(1 - BAR[900]) * noise_of(x, BAR[900])) / np.sqrt(BAR[900])
     assert path.shape == (4, 7, 1)
@@ -201,8 +254,10 @@ def test_the_path_holds_what_each_step_took_for_the_clean_image(clip):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"method": "euler"}, "euler.*ddpm, ddim"),
+        ({"method": "euler"}, "euler.*ddpm, ddim, dpmpp_2m, dpmpp_2m_sde"),
         ({"method": "ddpm"}, "ddpm.*key"),
+        ({"method": "dpmpp_2m_sde"}, "dpmpp_2m_sde.*key"),
+        ({"method": "dpmpp_2m", "steps": 0}, "found 0, allowed are 1..1000"),
         ({"method": "ddim", "steps": 0}, "found 0, allowed are 1..1000"),
         ({"method": "ddim", "steps": 1001}, "found 1001"),
         ({"method": "ddim", "timesteps": [0, 10, 20]}, "descend"),

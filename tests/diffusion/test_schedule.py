@@ -60,6 +60,23 @@ def test_spaced_steps_have_both_ends(steps, expected):
     np.testing.assert_array_equal(linear(1000).spaced(steps), expected)
 
 
+@pytest.mark.parametrize("schedule, noisiest", [(linear(1000), 999), (cosine(1000), 995)], ids=["linear", "cosine"])
+def test_steps_even_in_log_snr(schedule, noisiest):
+    spaced = schedule.spaced(12, in_log_snr=True)
+    assert (spaced[0], spaced[-1]) == (0, noisiest)
+    bar = schedule.alphas_bar
+    log_snr = np.log(bar) - np.log1p(-bar)
+    wanted = np.linspace(log_snr[0], max(log_snr[-1], -10.2), 12)
+    np.testing.assert_array_equal(spaced, [np.abs(log_snr - one).argmin() for one in wanted])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 50, 250, 999, 1000])
+@pytest.mark.parametrize("schedule", [linear(1000), cosine(1000)], ids=["linear", "cosine"])
+def test_steps_even_in_log_snr_are_as_many_as_asked_for(schedule, steps):
+    spaced = schedule.spaced(steps, in_log_snr=True)
+    assert len(set(spaced)) == steps and (np.diff(spaced) > 0).all() and 0 <= spaced[0] <= spaced[-1] <= 999
+
+
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_impossible_numbers_of_steps_are_refused(steps):
     with pytest.raises(ValueError, match=f"found {steps}, allowed are 1..1000"):
