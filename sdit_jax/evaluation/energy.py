@@ -21,7 +21,7 @@ from flax import struct
 from flax.traverse_util import flatten_dict
 
 from sdit_jax.layers.rwkv import TimeMix
-from sdit_jax.layers.spiking import by_layer
+from sdit_jax.layers.spiking import Spiking, by_layer
 
 MAC_PJ, AC_PJ = 4.6, 0.9
 SRAM_PJ, DRAM_PJ = 5.0, 640.0  # Per access of 32 bits; SRAM of 32 KB.
@@ -225,7 +225,7 @@ def _watch(model, params, x_BHWC, t_B, y_B):
     def watch(next_method, args, kwargs, context):
         output = next_method(*args, **kwargs)
         module, method = context.module, context.method_name
-        if method not in ("__call__", "fire"):
+        if method not in ("__call__", "fire", "rate"):
             return output
         x = (*args, *kwargs.values())[0]
         if isinstance(module, nn.Dense | nn.Conv):
@@ -236,8 +236,9 @@ def _watch(model, params, x_BHWC, t_B, y_B):
         elif isinstance(module, TimeMix):  # Keys and values in, averages out; decay and bonus are its weights.
             macs = x.size * (WKV_MACS_BIDIRECTIONAL if module.bidirectional else WKV_MACS)
             module.sow("spikes", "averaged", _call(None, macs, 2 * x.shape[-1], 2 * x.size, output.size))
-        elif method == "fire":
-            module.sow("spikes", "fired", _call(output, 0, 0, x.size, output.size))
+        elif isinstance(module, Spiking) and method != "__call__":  # A rate stands for T updates.
+            updates = output.size * (module.timesteps if method == "rate" else 1)
+            module.sow("spikes", "fired", _call(output, 0, 0, x.size, updates))
         return output
 
     with nn.intercept_methods(watch):

@@ -94,8 +94,9 @@ def _spikes(model, schedule, params, pictures, labels, t, seed):
 
     def keep(next_method, args, kwargs, context):
         output = next_method(*args, **kwargs)
-        if context.method_name == "fire":
-            context.module.sow("spikes", "spikes", output)
+        if context.method_name == "rate":
+            neurons, (current,) = context.module, args
+            neurons.sow("spikes", "spikes", neurons.fire(jnp.broadcast_to(current, (neurons.timesteps, *current.shape))))
         return output
 
     _, t_N, _, x_t = _noised(schedule, pictures, t, seed)

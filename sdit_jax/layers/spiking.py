@@ -5,10 +5,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
-from sdit_jax.ops import lif
+from sdit_jax.ops import firing_rate, lif
 
 
 class Spiking(nn.Module):
@@ -35,22 +34,29 @@ class Spiking(nn.Module):
     def __call__(self, current_BLC: jax.Array) -> jax.Array:
         if self.normalized:
             current_BLC = self.threshold * nn.LayerNorm(epsilon=1e-6, bias_init=nn.initializers.ones, name="norm")(current_BLC)
-        rate_BLC = self.fire(jnp.broadcast_to(current_BLC, (self.timesteps, *current_BLC.shape))).mean(0)
+        rate_BLC = self.rate(current_BLC)
         self.sow("spikes", "firing_rate", rate_BLC.mean())
         return rate_BLC
 
+    def rate(self, current___: jax.Array) -> jax.Array:
+        """Firing rate of a constant current. Like `fire` a method, so that `evaluation` can watch it (nn.intercept_methods)."""
+        return firing_rate(current___, self.timesteps, **self.neuron)
+
     def fire(self, currents_T___: jax.Array) -> jax.Array:
-        """Spikes of currents, of their shape. A method of its own so that `evaluation` can watch it (nn.intercept_methods)."""
-        spikes_T___, _ = lif(
-            currents_T___,
-            tau=self.tau,
-            v_threshold=self.threshold,
-            v_reset=0.0 if self.reset == "hard" else None,
-            detach_reset=self.detach_reset,
-            surrogate=self.surrogate,
-            surrogate_slope=self.surrogate_slope,
-        )
-        return spikes_T___
+        """Spikes of currents, of their shape."""
+        return lif(currents_T___, **self.neuron)[0]
+
+    @property
+    def neuron(self) -> dict[str, Any]:
+        """The arguments of `ops.lif`."""
+        return {
+            "tau": self.tau,
+            "v_threshold": self.threshold,
+            "v_reset": 0.0 if self.reset == "hard" else None,
+            "detach_reset": self.detach_reset,
+            "surrogate": self.surrogate,
+            "surrogate_slope": self.surrogate_slope,
+        }
 
 
 def by_layer(spikes: Mapping, name: str, ndim: int = 0) -> dict[str, Any]:

@@ -1,9 +1,24 @@
-"""The leaky integrate-and-fire neuron, stepped through time by `jax.lax.scan`."""
+"""The leaky integrate-and-fire neuron, stepped through time by `jax.lax.scan`.
+
+Forward and backward are one pass over memory each: nothing is kept for the gradient but the currents, from which the backward
+pass computes the membranes anew. With h_t the membrane before the spike s_t, S = ds/dh the surrogate's derivative, and G the
+cotangents, it steps
+
+    G(s) <- G(s) + G(v) dv/ds      dv/ds = v_reset - h (hard), -v_threshold (soft), 0 (detach_reset)
+    G(h)  = G(v) dv/dh + G(s) S    dv/dh = 1 - s (hard), 1 (soft)
+    G(X)  = G(h) / tau             or G(h) where the input is not decayed
+    G(v) <- G(h) (1 - 1/tau)
+
+from the last spiking step to the first.
+"""
+
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from sdit_jax.ops.surrogate import spike
+from sdit_jax.ops.surrogate import DERIVATIVES, parse
 
 # Up to this many spiking steps the scan is unrolled, so that the compiler fuses all steps into one pass over memory.
 MAX_UNROLL = 8
@@ -49,32 +64,146 @@ def lif(
       is at least float32 inside, whatever comes in.
 
     Raises:
-      ValueError: tau below 1, an unknown surrogate, or currents without a step axis.
+      ValueError: tau below 1, an unknown surrogate, a slope that is not positive, or currents without a step axis.
 
     Source: PAPER section 4; the conventions are those of spikingjelly's LIFNode.
     """
     if currents_T___.ndim < 1 or currents_T___.shape[0] < 1:
         raise ValueError(f"currents: found shape {currents_T___.shape}, need at least one spiking step on axis 0")
-    if tau < 1:
-        raise ValueError(f"tau: found {tau}, must be at least 1")
-    dtype = currents_T___.dtype
-    inner = jnp.promote_types(dtype, jnp.float32)
-    rest = 0.0 if v_reset is None else v_reset
-    v0 = jnp.full(currents_T___.shape[1:], rest, inner) if v_init is None else v_init.astype(inner)
+    neuron = Neuron(float(tau), v_reset, decay_input, detach_reset, *parse(surrogate, surrogate_slope))
+    v_0, threshold = neuron.start(currents_T___.dtype, currents_T___.shape[1:], v_threshold, v_init)
+    return _lif(neuron, currents_T___, v_0, threshold)  # pyright: ignore[reportReturnType]
 
+
+def firing_rate(
+    current___: jax.Array,
+    timesteps: int,
+    *,
+    tau: float = 2.0,
+    v_threshold: float | jax.Array = 1.0,
+    v_reset: float | None = 0.0,
+    decay_input: bool = True,
+    detach_reset: bool = False,
+    surrogate: str = "atan",
+    surrogate_slope: float | None = None,
+) -> jax.Array:
+    """The mean over `timesteps` spiking steps of the spikes of `lif`, from rest, under a constant current.
+
+    rate = 1/T sum_t s_t, as from lif(current repeated T times), without forming the repeated current or the spikes. Arguments
+    and errors are those of `lif`; the rate has shape and dtype of the current.
+    """
+    if timesteps < 1:
+        raise ValueError(f"timesteps: found {timesteps}, must be at least 1")
+    neuron = Neuron(float(tau), v_reset, decay_input, detach_reset, *parse(surrogate, surrogate_slope))
+    v_0, threshold = neuron.start(current___.dtype, current___.shape, v_threshold, None)
+    return _rate(neuron, timesteps, current___, v_0, threshold)  # pyright: ignore[reportReturnType]
+
+
+class Neuron(NamedTuple):
+    """The constants of a neuron: what a compiled program depends on."""
+
+    tau: float
+    v_reset: float | None
+    decay_input: bool
+    detach_reset: bool
+    surrogate: str
+    slope: float
+
+    def start(self, dtype, shape, v_threshold, v_init):
+        """(membrane before the first step, threshold), at least float32."""
+        if self.tau < 1:
+            raise ValueError(f"tau: found {self.tau}, must be at least 1")
+        inner = jnp.promote_types(dtype, jnp.float32)
+        v_0 = jnp.full(shape, self.v_reset or 0.0, inner) if v_init is None else v_init.astype(inner)
+        return v_0, jnp.asarray(v_threshold, inner)
+
+    def step(self, v, x, threshold):
+        """(membrane after the spike, membrane before it, whether it came)."""
+        leak, x = v - (self.v_reset or 0.0), x.astype(v.dtype)
+        h = v + (x - leak) / self.tau if self.decay_input else v - leak / self.tau + x
+        fired = h >= threshold
+        return h - jnp.where(fired, threshold, 0) if self.v_reset is None else jnp.where(fired, self.v_reset, h), h, fired
+
+
+def _scan(step, carry, xs, T, reverse=False):
+    return jax.lax.scan(step, carry, xs, length=T, reverse=reverse, unroll=min(MAX_UNROLL, T))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _lif(neuron: Neuron, currents_T___, v_0, threshold):
     def step(v, x):
-        x = x.astype(inner)
-        if decay_input:
-            h = v + (x - (v - rest)) / tau
-        else:
-            h = v - (v - rest) / tau + x
-        s = spike(h - v_threshold, surrogate, surrogate_slope)
-        s_reset = jax.lax.stop_gradient(s) if detach_reset else s
-        if v_reset is None:
-            v = h - s_reset * v_threshold
-        else:
-            v = (1 - s_reset) * h + s_reset * v_reset
-        return v, s.astype(dtype)
+        v, _, fired = neuron.step(v, x, threshold)
+        return v, fired.astype(currents_T___.dtype)
 
-    v, spikes_T___ = jax.lax.scan(step, v0, currents_T___, unroll=min(MAX_UNROLL, currents_T___.shape[0]))
+    v, spikes_T___ = _scan(step, v_0, currents_T___, len(currents_T___))
     return spikes_T___, v
+
+
+def _lif_fwd(neuron, *inputs):
+    return _lif(neuron, *inputs), inputs
+
+
+def _lif_bwd(neuron, inputs, cotangents):
+    return _adjoint(neuron, *inputs, *cotangents)
+
+
+_lif.defvjp(_lif_fwd, _lif_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _rate(neuron: Neuron, T, current___, v_0, threshold):
+    def step(carry, _):
+        v, count = carry
+        v, _, fired = neuron.step(v, current___, threshold)
+        return (v, count + fired), None
+
+    (_, count), _ = _scan(step, (v_0, jnp.zeros_like(v_0)), None, T)
+    return (count / T).astype(current___.dtype)
+
+
+def _rate_fwd(neuron, T, *inputs):
+    return _rate(neuron, T, *inputs), inputs
+
+
+def _rate_bwd(neuron, T, inputs, d_rate):
+    current, v_0, threshold = inputs
+    repeated = lambda x: jnp.broadcast_to(x, (T, *x.shape))  # Fused away where the scan is unrolled.
+    d_spikes = repeated(d_rate.astype(v_0.dtype) / T)
+    d_currents, d_v, d_threshold = _adjoint(neuron, repeated(current), v_0, threshold, d_spikes, jnp.zeros_like(v_0))
+    return d_currents.sum(0), d_v, d_threshold
+
+
+_rate.defvjp(_rate_fwd, _rate_bwd)
+
+
+def _adjoint(neuron: Neuron, currents_T___, v_0, threshold, d_spikes_T___, d_v):
+    """The cotangents of (currents_T___, v_0, threshold): the equations at the head of this file."""
+    T, derivative = len(currents_T___), DERIVATIVES[neuron.surrogate][0]
+
+    def again(v, x):
+        v, h, _ = neuron.step(v, x, threshold)
+        return v, h
+
+    def step(carry, inputs):
+        d_v, d_threshold = carry
+        h, d_s = inputs
+        fired, d_s = h >= threshold, d_s.astype(h.dtype)
+        if not neuron.detach_reset:
+            d_s += d_v * (-threshold if neuron.v_reset is None else neuron.v_reset - h)
+        through = d_s * derivative(h - threshold, neuron.slope)
+        if neuron.v_reset is None:
+            d_h, d_threshold = d_v + through, d_threshold - through - jnp.where(fired, d_v, 0)
+        else:
+            d_h, d_threshold = jnp.where(fired, 0, d_v) + through, d_threshold - through
+        d_x = d_h / neuron.tau if neuron.decay_input else d_h
+        return (d_h - d_h / neuron.tau, d_threshold), d_x.astype(currents_T___.dtype)
+
+    _, h_T___ = _scan(again, v_0, currents_T___, T)
+    (d_v, d_threshold), d_T___ = _scan(step, (d_v, jnp.zeros_like(v_0)), (h_T___, d_spikes_T___), T, reverse=True)
+    return d_T___, d_v, _summed_to(threshold.shape, d_threshold)
+
+
+def _summed_to(shape, x):
+    """The transpose of broadcasting an array of this shape to that of x."""
+    x = x.sum(range(x.ndim - len(shape)))
+    return x.sum([axis for axis, size in enumerate(shape) if size == 1], keepdims=True)

@@ -64,14 +64,19 @@ def _spike_bwd(name, slope, x, cotangent):
 _spike.defvjp(_spike_fwd, _spike_bwd)
 
 
-def spike(x: jax.Array, surrogate: str = "atan", slope: float | None = None) -> jax.Array:
-    """1 where x >= 0, else 0, in the dtype of `x`; its gradient is that of `surrogate` (see the table above).
-
-    Raises ValueError for an unknown surrogate or a slope that is not positive.
-    """
+def parse(surrogate: str, slope: float | None) -> tuple[str, float]:
+    """Name and slope, the default where it is None. Raises ValueError for an unknown name or a slope that is not positive."""
     if surrogate not in DERIVATIVES:
         raise ValueError(f"surrogate: found {surrogate!r}, allowed are {', '.join(DERIVATIVES)}")
     slope = DERIVATIVES[surrogate][1] if slope is None else float(slope)
     if slope <= 0:
         raise ValueError(f"surrogate slope: found {slope}, must be positive")
-    return _spike(x, surrogate, slope)
+    return surrogate, slope
+
+
+def spike(x: jax.Array, surrogate: str = "atan", slope: float | None = None) -> jax.Array:
+    """1 where x >= 0, else 0, in the dtype of `x`; its gradient is that of `surrogate` (see the table above).
+
+    Raises ValueError as `parse` does.
+    """
+    return _spike(x, *parse(surrogate, slope))

@@ -1,11 +1,13 @@
 """The neuron against PAPER's table and a plain float64 loop, with gradients."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sdit_jax.ops import lif
+from sdit_jax.ops import firing_rate, lif
 
 # Constant current X, T = 4: rate, and d rate / dX with the reset in the gradient and without (PAPER section 4).
 TABLE = [
@@ -83,6 +85,29 @@ def test_spikes_membrane_and_gradients_equal_the_loop(variant, T):
             np.testing.assert_allclose(gradient, expected, atol=1e-11)
 
 
+@pytest.mark.parametrize("T", [1, 4, 11])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_rate_and_its_gradient_are_the_mean_of_the_loops_spikes(variant, T):
+    options = VARIANTS[variant]
+    rest = options.get("v_reset", 0.0) or 0.0
+    with jax.enable_x64(True):
+        current, cotangent = jnp.asarray(np.random.default_rng(T).normal(0.8, 1.5, (2, 128)))
+        rate, pull = jax.vjp(jax.jit(lambda x: firing_rate(x, T, **options)), current)
+        expected, expected_pull = jax.vjp(lambda x: loop(jnp.broadcast_to(x, (T, 128)), rest, **options)[0].mean(0), current)
+        np.testing.assert_allclose(rate, expected, atol=1e-12)
+        np.testing.assert_allclose(pull(cotangent)[0], expected_pull(cotangent)[0], atol=1e-11)
+
+
+def test_the_gradient_keeps_nothing_but_the_currents():
+    """Not the membranes of the spiking steps, nor T copies of a constant current."""
+    x = jnp.zeros(1000)
+    for function, currents in ((lambda x: firing_rate(x, 4), x), (lambda x: lif(x)[0], jnp.zeros((4, 1000)))):
+        pull = jax.eval_shape(lambda x, function=function: jax.vjp(function, x)[1], currents)
+        assert (
+            sum(leaf.size for leaf in jax.tree.leaves(pull)) <= currents.size + 1000 + 1
+        )  # The first membrane, the threshold.
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_neurons_start_at_rest(variant):
     rest = VARIANTS[variant].get("v_reset", 0.0) or 0.0
@@ -93,18 +118,21 @@ def test_neurons_start_at_rest(variant):
     np.testing.assert_allclose(v, expected_v, atol=1e-6)
 
 
+@pytest.mark.parametrize("detach_reset", [False, True])
+@pytest.mark.parametrize("shape", [(32,), (3, 1), (1, 32), ()])
 @pytest.mark.parametrize("v_reset", [0.0, None])
-def test_a_learned_threshold_has_the_gradient_of_the_loop(v_reset):
+def test_a_learned_threshold_has_the_gradient_of_the_loop(v_reset, shape, detach_reset):
+    options = {"v_reset": v_reset, "detach_reset": detach_reset}
     with jax.enable_x64(True):
-        currents = jnp.asarray(np.random.default_rng(0).normal(1, 1.5, (5, 32)))
-        threshold = jnp.linspace(0.5, 1.5, 32)
+        currents = jnp.asarray(np.random.default_rng(0).normal(1, 1.5, (5, 3, 32)))
+        threshold = jnp.linspace(0.5, 1.5, math.prod(shape)).reshape(shape)
 
         def total(neuron, threshold):
             spikes, v = neuron(threshold)
-            return (spikes * jnp.arange(5.0)[:, None]).sum() + (v**2).sum()
+            return (spikes * jnp.arange(5.0)[:, None, None]).sum() + (v**2).sum()
 
-        ours = jax.grad(lambda c: total(lambda c: lif(currents, v_threshold=c, v_reset=v_reset), c))(threshold)
-        plain = jax.grad(lambda c: total(lambda c: loop(currents, 0.0, v_threshold=c, v_reset=v_reset), c))(threshold)
+        ours = jax.grad(lambda c: total(lambda c: lif(currents, v_threshold=c, **options), c))(threshold)
+        plain = jax.grad(lambda c: total(lambda c: loop(currents, 0.0, v_threshold=c, **options), c))(threshold)
         np.testing.assert_allclose(ours, plain, atol=1e-11)
 
 
@@ -149,3 +177,5 @@ def test_bfloat16_currents_give_bfloat16_spikes_and_a_float32_membrane():
 def test_wrong_arguments_are_refused(currents, options, message):
     with pytest.raises(ValueError, match=message):
         lif(currents, **options)
+    with pytest.raises(ValueError, match="timesteps.*0"):
+        firing_rate(jnp.ones(2), 0)
