@@ -227,15 +227,17 @@ def _watch(model, params, x_BHWC, t_B, y_B):
         module, method = context.module, context.method_name
         if method not in ("__call__", "fire", "rate"):
             return output
-        x = (*args, *kwargs.values())[0]
-        if isinstance(module, nn.Dense | nn.Conv):
+        inputs = (*args, *kwargs.values())
+        x = inputs[0]
+        if isinstance(module, nn.Dense | nn.Conv):  # May take several arrays.
             own = module.variables["params"]
             *contracted, _ = own["kernel"].shape
-            macs, weights = output.size * math.prod(contracted), sum(leaf.size for leaf in own.values())
-            module.sow("spikes", "multiplied", _call(x, macs, weights, x.size, output.size))
+            outputs, weights = sum(leaf.size for leaf in jax.tree.leaves(output)), sum(leaf.size for leaf in own.values())
+            x = jnp.concatenate([a.reshape(-1) for a in inputs])
+            module.sow("spikes", "multiplied", _call(x, outputs * math.prod(contracted), weights, x.size, outputs))
         elif isinstance(module, TimeMix):  # Keys and values in, averages out; decay and bonus are its weights.
-            macs = x.size * (WKV_MACS_BIDIRECTIONAL if module.bidirectional else WKV_MACS)
-            module.sow("spikes", "averaged", _call(None, macs, 2 * x.shape[-1], 2 * x.size, output.size))
+            macs = output.size * (WKV_MACS_BIDIRECTIONAL if module.bidirectional else WKV_MACS)
+            module.sow("spikes", "averaged", _call(None, macs, 2 * x.shape[-1], 2 * output.size, output.size))
         elif isinstance(module, Spiking) and method != "__call__":  # A rate stands for T updates.
             updates = output.size * (module.timesteps if method == "rate" else 1)
             module.sow("spikes", "fired", _call(output, 0, 0, x.size, updates))

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sdit_jax.layers.linear import Linear
+
 NORMAL = nn.initializers.normal(0.02)
 FREQUENCIES = 128
 
@@ -39,8 +41,8 @@ class TimeEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, t_B):
-        h = nn.Dense(self.width, kernel_init=NORMAL, name="hidden")(sinusoid(t_B))
-        return nn.Dense(self.width, kernel_init=NORMAL, name="output")(nn.silu(h))
+        h = Linear(self.width, kernel_init=NORMAL, name="hidden")(sinusoid(t_B))
+        return Linear(self.width, kernel_init=NORMAL, name="output")(nn.silu(h))
 
 
 class LabelEmbed(nn.Module):

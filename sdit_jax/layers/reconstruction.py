@@ -1,8 +1,12 @@
 """The Reconstruction Module: learned tokens that watch a block and gate its output against what firing lost (PAPER 4)."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from sdit_jax.layers.linear import Linear, for_each
 
 XAVIER = nn.initializers.xavier_uniform()
 
@@ -13,21 +17,22 @@ class Reconstruction(nn.Module):
         G = ((R W1^T + b1)^T) W2^T + b2        W1: L x C over channels, W2: C x L over tokens
 
     R0 starts at ones. With gate_init="random" (the release) both matrices are Xavier uniform and G has a deviation near 0.9;
-    with "identity" W2 starts at zero, and so does G.
+    with "identity" W2 starts at zero, and so does G. Products are in `dtype`, the gate in that of x.
     """
 
     tokens: int
     width: int
     gate_init: str = "random"
+    dtype: Any = jnp.float32
 
     def setup(self):
         init = XAVIER if self.gate_init == "random" else nn.initializers.zeros
         self.initial = self.param("tokens", nn.initializers.ones, (self.tokens, self.width))
-        self.over_channels = nn.Dense(self.tokens, kernel_init=XAVIER)
-        self.over_tokens = nn.Dense(self.width, kernel_init=init)
+        self.over_channels = Linear(self.tokens, dtype=self.dtype, kernel_init=XAVIER)
+        self.over_tokens = Linear(self.width, dtype=self.dtype, out_dtype=self.initial.dtype, kernel_init=init)
 
     def append(self, x_BLC: jax.Array) -> jax.Array:
-        return jnp.concatenate([x_BLC, jnp.broadcast_to(self.initial, x_BLC.shape)], 1)
+        return jnp.concatenate([x_BLC, for_each(self.initial, x_BLC)], 1)
 
     def gate(self, z_BLC: jax.Array) -> jax.Array:
         x, R = jnp.split(z_BLC, 2, 1)

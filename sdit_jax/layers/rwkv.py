@@ -1,9 +1,13 @@
 """RWKV-4's two mixing layers (PAPER section 4), initialised by their place in the network (section 5)."""
 
+from functools import partial
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sdit_jax.layers.linear import Linear, for_each
 from sdit_jax.ops import wkv
 
 UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1/sqrt(fan_in)
@@ -19,22 +23,25 @@ def mixed(x, shifted, mu):
     return shifted + mu * (x - shifted)
 
 
-def _linear(width, name):
-    return nn.Dense(width, use_bias=False, kernel_init=UNIFORM, name=name)
+_linear = partial(Linear, use_bias=False, kernel_init=UNIFORM)
 
 
 class TimeMix(nn.Module):
     """W_o( sigmoid(r) * wkv(k, v) ), with k, v, r linear in the token mixed with its predecessor.
 
-    `layer` (may be traced) and `depth` set the initial decay and mixing of each channel.
+    `tail` are tokens (N, C) that follow those of every image, (B, L, C), and are the same for all: what depends on them and on
+    no image, the keys, values and receptances of all but the first, is computed once and not B times. The result is that of the
+    joined sequence, (B, L + N, C). `layer` (may be traced) and `depth` set the initial decay and mixing of each channel.
+    Products are in `dtype`, and so are k, v and r; the result, a current, is in the dtype of x.
     """
 
     depth: int
     bidirectional: bool = False
     implementation: str = "auto"
+    dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x_BLC: jax.Array, layer) -> jax.Array:
+    def __call__(self, x_BLC: jax.Array, layer, tail_LC: jax.Array | None = None) -> jax.Array:
         D = x_BLC.shape[-1]
         h = jnp.arange(D, dtype=jnp.float32)
         ascent, descent = layer / (self.depth - 1), 1 - layer / self.depth
@@ -44,18 +51,27 @@ class TimeMix(nn.Module):
         mu_v = self.param("mu_v", lambda _: (h / D) ** descent + 0.3 * ascent)
         mu_r = self.param("mu_r", lambda _: (h / D) ** (descent / 2))
 
+        if tail_LC is not None:  # Its first token follows another one in every image.
+            x_BLC = jnp.concatenate([x_BLC, for_each(tail_LC[:1], x_BLC)], 1)
         shifted = token_shift(x_BLC)
-        k = _linear(D, "key")(mixed(x_BLC, shifted, mu_k))
-        v = _linear(D, "value")(mixed(x_BLC, shifted, mu_v))
-        r = _linear(D, "receptance")(mixed(x_BLC, shifted, mu_r))
+
+        def project(name, mu):
+            linear, own = _linear(D, dtype=self.dtype, name=name), mixed(x_BLC, shifted, mu)
+            if tail_LC is None:
+                return linear(own)
+            own, common = linear(own, mixed(tail_LC[1:], tail_LC[:-1], mu))
+            return jnp.concatenate([own, for_each(common, own)], 1)
+
+        k, v, r = project("key", mu_k), project("value", mu_v), project("receptance", mu_r)
         y, _ = wkv(jnp.exp(decay), first, k, v, bidirectional=self.bidirectional, implementation=self.implementation)
-        return _linear(D, "output")(nn.sigmoid(r) * y)
+        return _linear(D, dtype=self.dtype, out_dtype=x_BLC.dtype, name="output")(nn.sigmoid(r) * y)
 
 
 class ChannelMix(nn.Module):
-    """sigmoid(W_r x_r) * W_v( relu(W_k x_k)^2 ), four times as wide inside."""
+    """sigmoid(W_r x_r) * W_v( relu(W_k x_k)^2 ), four times as wide inside; products in `dtype`, the result in that of x."""
 
     depth: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x_BLC: jax.Array, layer) -> jax.Array:
@@ -66,6 +82,6 @@ class ChannelMix(nn.Module):
         mu_r = self.param("mu_r", lambda _: (h / D) ** descent)
 
         shifted = token_shift(x_BLC)
-        k = jnp.square(nn.relu(_linear(4 * D, "key")(mixed(x_BLC, shifted, mu_k))))
-        r = _linear(D, "receptance")(mixed(x_BLC, shifted, mu_r))
-        return nn.sigmoid(r) * _linear(D, "value")(k)
+        k = jnp.square(nn.relu(_linear(4 * D, dtype=self.dtype, name="key")(mixed(x_BLC, shifted, mu_k))))
+        r = _linear(D, dtype=self.dtype, name="receptance")(mixed(x_BLC, shifted, mu_r))
+        return nn.sigmoid(r) * _linear(D, dtype=self.dtype, out_dtype=x_BLC.dtype, name="value")(k)

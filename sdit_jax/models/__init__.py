@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from sdit_jax.config import InputError
 from sdit_jax.models.presets import defaults
-from sdit_jax.models.sdit import SDiT
+from sdit_jax.models.sdit import REMAT, SDiT
 from sdit_jax.ops.surrogate import DERIVATIVES
 from sdit_jax.ops.wkv import IMPLEMENTATIONS
 
@@ -19,6 +19,8 @@ CHOICES = {
     "gate_init": ("random", "identity"),
     "smooth_init": ("random", "identity"),
     "wkv": IMPLEMENTATIONS,
+    "dtype": ("float32", "bfloat16"),
+    "remat": tuple(REMAT),
 }
 MINIMUM = {
     "image_size": 1,

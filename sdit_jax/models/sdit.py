@@ -2,18 +2,26 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sdit_jax.layers.embed import LabelEmbed, TimeEmbed, patchify, unpatchify
+from sdit_jax.layers.linear import WEIGHTED, Linear, for_each
 from sdit_jax.layers.reconstruction import Reconstruction
 from sdit_jax.layers.rwkv import UNIFORM, ChannelMix, TimeMix
 from sdit_jax.layers.spiking import Spiking
 
 XAVIER = nn.initializers.xavier_uniform()
 MAX_UNROLL = 4
+# What blocks keep for their backward pass: everything, only the results of their products, nothing.
+REMAT = {
+    "none": None,
+    "elementwise": jax.checkpoint_policies.save_only_these_names(WEIGHTED),
+    "blocks": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 def layer_norm(x):
@@ -62,7 +70,8 @@ class SDiT(nn.Module):
     bidirectional: bool = False
     learned_variance: bool = True
     wkv: str = "auto"
-    remat: bool = False  # Recompute the blocks in the backward pass: less memory, more time.
+    dtype: str = "float32"  # Of the operands of products inside the blocks; weights, neurons, norms and sums stay float32.
+    remat: str = "none"  # What the backward pass computes anew, one of REMAT: less memory, more time.
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, t_B: jax.Array, y_B: jax.Array | None = None, train: bool = False) -> jax.Array:
@@ -76,27 +85,27 @@ class SDiT(nn.Module):
             if y_B is None:
                 raise ValueError(f"y_B: this model has labels; pass {self.num_classes} for none")
             condition += LabelEmbed(self.num_classes, self.width, self.label_dropout, name="label_embed")(y_B, train)
-        x = nn.Dense(self.width, kernel_init=XAVIER, name="patch_embed")(patchify(x_BHWC, self.patch_size))
+        x = Linear(self.width, kernel_init=XAVIER, name="patch_embed")(patchify(x_BHWC, self.patch_size))
         x = jnp.concatenate([condition[:, None], x], 1)
-        x += self.param("position", nn.initializers.zeros, x.shape[1:])
+        x += for_each(self.param("position", nn.initializers.zeros, x.shape[1:]), x)
 
         x, skips = self._blocks("in_blocks", half)(x, None, jnp.arange(half))
         x, _ = self._block_class()(**self._block_fields(), name="mid_block")(x, None, half)
         x, _ = self._blocks("out_blocks", half, fuses_skip=self.skips)(x, skips[::-1], jnp.arange(half))
 
         out_channels = self.channels * (2 if self.learned_variance else 1)
-        x = nn.Dense(self.patch_size**2 * out_channels, kernel_init=nn.initializers.zeros, name="head")(layer_norm(x))
+        x = Linear(self.patch_size**2 * out_channels, kernel_init=nn.initializers.zeros, name="head")(layer_norm(x))
         x = unpatchify(x[:, 1:], self.patch_size)
         kernel_init, bias_init = (UNIFORM, _uniform_bias) if self.smooth_init == "random" else (_delta, nn.initializers.zeros)
         return nn.Conv(out_channels, (3, 3), kernel_init=kernel_init, bias_init=bias_init, name="smooth")(x)
 
     def _block_class(self):
-        return nn.remat(Block, prevent_cse=False) if self.remat else Block
+        return Block if self.remat == "none" else nn.remat(Block, prevent_cse=False, policy=REMAT[self.remat])
 
     def _block_fields(self):
         return {
-            "time_mix": partial(TimeMix, self.depth, self.bidirectional, self.wkv),
-            "channel_mix": partial(ChannelMix, self.depth),
+            "time_mix": partial(TimeMix, self.depth, self.bidirectional, self.wkv, self.dtype),
+            "channel_mix": partial(ChannelMix, self.depth, self.dtype),
             "neurons": partial(
                 Spiking,
                 self.timesteps,
@@ -108,7 +117,10 @@ class SDiT(nn.Module):
                 self.surrogate_slope,
                 self.normalized_currents,
             ),
-            "reconstruction": partial(Reconstruction, gate_init=self.gate_init) if self.reconstruction else None,
+            "reconstruction": partial(Reconstruction, gate_init=self.gate_init, dtype=self.dtype)
+            if self.reconstruction
+            else None,
+            "dtype": self.dtype,
         }
 
     def _blocks(self, name, length, fuses_skip=False):
@@ -135,16 +147,18 @@ class Block(nn.Module):
     channel_mix: Callable[..., ChannelMix]
     neurons: Callable[..., Spiking]
     reconstruction: Callable[..., Reconstruction] | None
+    dtype: Any
     fuses_skip: bool = False
 
     @nn.compact
     def __call__(self, x_BLC, skip_BLC, layer):
         _, L, D = x_BLC.shape
         if self.fuses_skip:
-            x_BLC = nn.Dense(D, kernel_init=XAVIER, name="skip")(jnp.concatenate([x_BLC, skip_BLC], -1))
+            fuse = Linear(D, dtype=self.dtype, out_dtype=x_BLC.dtype, kernel_init=XAVIER, name="skip")
+            x_BLC = fuse(jnp.concatenate([x_BLC, skip_BLC], -1))
         module = self.reconstruction(L, D, name="reconstruction") if self.reconstruction else None
-        z = module.append(x_BLC) if module else x_BLC
-        z += self.neurons(name="time_neurons")(self.time_mix(name="time_mix")(layer_norm(z), layer))
+        z, tail = (module.append(x_BLC), layer_norm(module.initial)) if module else (x_BLC, None)
+        z += self.neurons(name="time_neurons")(self.time_mix(name="time_mix")(layer_norm(x_BLC), layer, tail))
         z += self.neurons(name="channel_neurons")(self.channel_mix(name="channel_mix")(layer_norm(z), layer))
         x_BLC = module.gate(z) if module else z
         return x_BLC, x_BLC

@@ -60,6 +60,29 @@ def test_time_mix_equals_its_definition_in_float64(bidirectional, implementation
     np.testing.assert_allclose(jax.jit(module.apply)(variables, X, 1), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_tail_that_is_the_same_for_all_gives_the_joined_sequence_for_less(bidirectional):
+    module = TimeMix(4, bidirectional)
+    tail = jnp.asarray(np.random.default_rng(1).normal(size=(7, D)), jnp.float32)
+    variables = drawn(jax.eval_shape(module.init, jax.random.key(0), X, 1))
+    joined = lambda v, x, tail: module.apply(v, jnp.concatenate([x, jnp.broadcast_to(tail, (B, 7, D))], 1), 1)
+    apart = lambda v, x, tail: module.apply(v, x, 1, tail)
+    run = lambda f: jax.jit(jax.value_and_grad(lambda *args: jnp.sin(f(*args)).sum(), (0, 1, 2)))
+    expected, found = (run(f)(variables, X, tail) for f in (joined, apart))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+    flops = lambda f: jax.jit(f).lower(variables, X, tail).compile().cost_analysis()["flops"]
+    assert flops(joined) - flops(apart) > 0.9 * 2 * 3 * (B - 1) * 6 * D**2  # Keys, values, receptances of all but the first.
+
+
+@pytest.mark.parametrize("module", [TimeMix(4, dtype="bfloat16"), ChannelMix(4, dtype="bfloat16")], ids=["time", "channel"])
+def test_products_in_bfloat16_stay_near_those_in_float32_and_currents_are_not_rounded(module):
+    variables = drawn(jax.eval_shape(module.init, jax.random.key(0), X, 1))
+    found, exact = module.apply(variables, X, 1), module.clone(dtype="float32").apply(variables, X, 1)
+    off = float(jnp.linalg.norm(found - exact) / jnp.linalg.norm(exact))
+    assert found.dtype == jnp.float32 and 1e-4 < off < 2e-2
+    assert (found != found.astype(jnp.bfloat16).astype(jnp.float32)).mean() > 0.9
+
+
 def test_channel_mix_equals_its_definition_in_float64():
     module = ChannelMix(4)
     variables = drawn(jax.eval_shape(module.init, jax.random.key(0), X, 1))
