@@ -35,6 +35,7 @@ def default_config(model: Mapping) -> Config:
     config: Config = ml_collections.ConfigDict()
     config.seed = 0
     config.batch_size = 256  # Over all devices.
+    config.microbatches = 1  # Parts of a batch that are worked on one after the other: less memory, the same step.
     config.duration = "1600 epochs"  # Durations: "N steps", "N epochs", "N images", "N%" of the whole run, or "never".
 
     config.model = ml_collections.ConfigDict(dict(model))  # The fields of models.SDiT.
@@ -109,7 +110,7 @@ def cut_to_a_minute(config: Config) -> None:
 def validate(config: Config) -> None:
     """Raises InputError where a field is unknown, missing, of another type than its default, or out of its range."""
     _compare(config, default_config(config.get("model", {})), "config")
-    for name in ("batch_size", "diffusion.timesteps", "checkpoint.keep", "samples.n", "samples.steps",
+    for name in ("batch_size", "microbatches", "diffusion.timesteps", "checkpoint.keep", "samples.n", "samples.steps",
         "evaluation.n", "evaluation.batch_size", "evaluation.steps",
     ):  # fmt: skip
         value = _get(config, name)

@@ -20,10 +20,14 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises InputError where a batch does not divide over the devices."""
+def check_batch_size(batch_size: int, microbatches: int, mesh: Mesh) -> None:
+    """Raises InputError where a batch does not divide over the devices, or into as many microbatches."""
     if batch_size % mesh.size:
         raise InputError(f"config.batch_size: found {batch_size}, must be divisible by the {mesh.size} devices")
+    if batch_size % (microbatches * mesh.size):
+        raise InputError(
+            f"config.microbatches: found {microbatches}, must divide the {batch_size // mesh.size} images of each device"
+        )
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

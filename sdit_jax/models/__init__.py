@@ -75,4 +75,11 @@ def initial_params(model: SDiT, seed: int) -> Any:
     return model.init(jax.random.key(seed), x_BHWC, jnp.zeros(1), jnp.zeros(1, jnp.int32))["params"]
 
 
-__all__ = ["SDiT", "build", "initial_params"]
+def cast_weights(model: SDiT, params: Any) -> Any:
+    """The parameters with those weights rounded that products round to `model.dtype`: once, for many passes."""
+    blocks = ("in_blocks", "mid_block", "out_blocks")
+    rounded = lambda path: path[0].key in blocks and path[-1].key == "kernel"  # noqa: E731
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf.astype(model.dtype) if rounded(path) else leaf, params)
+
+
+__all__ = ["SDiT", "build", "cast_weights", "initial_params"]

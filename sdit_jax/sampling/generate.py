@@ -11,7 +11,7 @@ from sdit_jax import images, sharding
 from sdit_jax.diffusion.guidance import guided
 from sdit_jax.diffusion.samplers import normal, sample
 from sdit_jax.diffusion.schedule import Schedule
-from sdit_jax.models import SDiT
+from sdit_jax.models import SDiT, cast_weights
 
 
 def make_sampler(
@@ -28,8 +28,9 @@ def make_sampler(
     def trajectory(params, y_B, index_B, seed):
         keys_B2 = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(jax.random.key(seed), i)))(index_B)
         x_T = normal(keys_B2[:, 0], jnp.zeros((len(y_B), model.image_size, model.image_size, model.channels)))
+        weights = cast_weights(model, params)
         denoise = guided(
-            lambda x, t, y: model.apply({"params": params}, x, t, y),
+            lambda x, t, y: model.apply({"params": weights}, x, t, y),
             y_B if model.num_classes else None,
             null=model.num_classes, scale=guidance, channels=model.channels,
         )  # fmt: skip

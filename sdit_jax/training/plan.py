@@ -55,10 +55,11 @@ class Plan:
         return "\n".join(
             [
                 f"process {jax.process_index()} of {jax.process_count()}, "
-                f"{jax.device_count()} devices ({device.device_kind}), batch {config.batch_size}",
+                f"{jax.device_count()} devices ({device.device_kind}), batch {config.batch_size}"
+                + (f" in {config.microbatches} parts" if config.microbatches > 1 else ""),
                 f"{config.data.name} {config.data.split}: {self.batches.describe()}",
                 f"{parameters:,} parameters, width {config.model.width}, {config.model.depth + 1} blocks, "
-                f"{config.model.timesteps} spiking steps, EMA half-life {half_life}",
+                f"{config.model.timesteps} spiking steps, products in {config.model.dtype}, EMA half-life {half_life}",
                 f"{self.total_steps:,} steps ({self.total_steps * config.batch_size:,} images, "
                 f"{self.total_steps * config.batch_size / images:.1f} epochs); checkpoint every "
                 f"{self.checkpoint_every or '-'}, log every {self.log_every or '-'}, samples every {self.samples_every or '-'}"
@@ -75,7 +76,7 @@ def make_plan(config: Config) -> Plan:
     """Reads the data and checks everything. Raises InputError for the first mistake; writes nothing."""
     fields.validate(config)
     mesh = sharding.data_mesh()
-    sharding.check_batch_size(config.batch_size, mesh)
+    sharding.check_batch_size(config.batch_size, config.microbatches, mesh)
     model = build(config.model)
     schedule = make_schedule(config.diffusion)
     chosen = {name: config.samples[name] for name in ("sampler", "steps", "guidance")}

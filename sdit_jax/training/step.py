@@ -1,5 +1,6 @@
 """One optimizer step: noise, prediction, loss, gradient, update, average. A pure function of (state, batch, seed)."""
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -31,20 +32,55 @@ class Health(NamedTuple):
     bad_parameter: jax.Array
 
 
-def loss_terms(model: SDiT, schedule: Schedule, params, batch, key) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Mean loss of a batch of uint8 images, and every scalar worth watching: loss terms and firing rates by name."""
-    key_t, key_noise, key_labels = jax.random.split(key, 3)
+class Examples(NamedTuple):
+    """A batch, noised: clean images in [-1, 1], timesteps, noise, noised images, labels."""
+
+    x_0: jax.Array
+    t_B: jax.Array
+    noise: jax.Array
+    x_t: jax.Array
+    y_B: jax.Array
+
+
+def noised(schedule: Schedule, batch, key) -> Examples:
+    """Draws a timestep and noise for every uint8 image of a batch."""
+    key_t, key_noise = jax.random.split(key)
     x_0 = images.from_uint8(batch["image"])
     t_B = jax.random.randint(key_t, x_0.shape[:1], 0, len(schedule))
     noise = jax.random.normal(key_noise, x_0.shape)
-    x_t = add_noise(schedule, x_0, t_B, noise)
+    return Examples(x_0, t_B, noise, add_noise(schedule, x_0, t_B, noise), batch["label"])
+
+
+def loss_terms(model: SDiT, schedule: Schedule, params, examples: Examples, key) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Mean loss, and every scalar worth watching: loss terms and firing rates by name. The key drops labels."""
+    x_0, t_B, noise, x_t, y_B = examples
     output, sown = model.apply(
-        {"params": params}, x_t, t_B, batch["label"], train=True,
-        rngs={"label_dropout": key_labels}, mutable=["spikes"],
+        {"params": params}, x_t, t_B, y_B, train=True, rngs={"label_dropout": key}, mutable=["spikes"]
     )  # fmt: skip
     terms = diffusion_loss(schedule, output, x_0, x_t, t_B, noise)
     means = {name: value.mean() for name, value in terms.items()}
     return means["loss"], means | firing_rates(sown["spikes"])
+
+
+def gradients(model: SDiT, schedule: Schedule, params, examples: Examples, key, microbatches: int = 1):
+    """(scalars, gradients of the mean loss), means over microbatches, which are worked on one after the other.
+
+    Each takes every `microbatches`-th example, so that all devices have their share of each; labels are dropped by other draws
+    than in one piece.
+    """
+
+    def of_part(examples, key):
+        gradient = jax.value_and_grad(lambda p: loss_terms(model, schedule, p, examples, key), has_aux=True)
+        (_, scalars), grads = gradient(params)
+        return scalars, grads
+
+    if microbatches == 1:
+        return of_part(examples, key)
+    parts = jax.tree.map(lambda a: a.reshape(-1, microbatches, *a.shape[1:]).swapaxes(0, 1), examples)
+    parts = parts, jax.random.split(key, microbatches)
+    nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_part, *jax.tree.map(lambda a: a[0], parts)))
+    total, _ = jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, of_part(*part)), None), nothing, parts)
+    return jax.tree.map(lambda a: a / microbatches, total)
 
 
 def make_train_step(
@@ -56,9 +92,9 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, averages: Averages, batch):
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        gradient = jax.value_and_grad(lambda p: loss_terms(model, schedule, p, batch, key), has_aux=True)
-        (_, scalars), grads = gradient(state.params)
+        key_noise, key_labels = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
+        examples = noised(schedule, batch, key_noise)
+        scalars, grads = gradients(model, schedule, state.params, examples, key_labels, config.microbatches)
         updates, optimizer = tx.update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -87,5 +123,22 @@ def make_train_step(
 
 def empty_averages(model: SDiT, schedule: Schedule, params, batch) -> Averages:
     """An empty average for every scalar that a step reports."""
-    _, scalars = jax.eval_shape(lambda p, b: loss_terms(model, schedule, p, b, jax.random.key(0)), params, batch)
-    return {name: Average.empty() for name in (*scalars, "gradient_norm", "learning_rate")}
+
+    def scalars(params, batch):
+        key = jax.random.key(0)
+        return loss_terms(model, schedule, params, noised(schedule, batch, key), key)[1]
+
+    return {name: Average.empty() for name in (*jax.eval_shape(scalars, params, batch), "gradient_norm", "learning_rate")}
+
+
+def compiled(train_step: Callable, *arguments) -> tuple[Callable, dict[str, float]]:
+    """The step compiled ahead of time for these arguments, and its cost on each device.
+
+    The cost is {"seconds" of compiling, "flops" of a step as the compiler counts them, "bytes" of temporary memory}; what the
+    compiler does not know is 0.
+    """
+    start = time.monotonic()
+    program = train_step.lower(*arguments).compile()
+    cost, memory = program.cost_analysis() or {}, program.memory_analysis()
+    temporary = getattr(memory, "temp_size_in_bytes", 0)
+    return program, {"seconds": time.monotonic() - start, "flops": cost.get("flops", 0.0), "bytes": temporary}
