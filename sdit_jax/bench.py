@@ -3,8 +3,10 @@
     python -m sdit_jax.bench --out=bench.json
     python -m sdit_jax.bench --what=wkv,train --out=bench.json
 
-wkv, lif: operators, forward + backward. train: step time, images/s, input wait of the quickstart's and the release's presets.
-sample: a whole trajectory. evaluate: 10,000 images against 60,000, with peak memory.
+wkv, lif: operators, forward + backward, against a plain scan and an elementwise pass; WKV also by number of tokens.
+train: step time beside its floor, images/s and input wait of the quickstart's and the release's presets, and beside the same
+network in PyTorch where the bench extra is installed. sample: whole trajectories.
+evaluate: 10,000 images against 60,000, with peak memory.
 startup: from the train command to its first step, without and with the compilation cache.
 """
 

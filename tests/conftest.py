@@ -9,6 +9,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("NPROC", "16")  # At least twice the virtual devices, or their collectives can hang on two cores.
 
 import importlib.util  # noqa: E402
+import math  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 from types import SimpleNamespace  # noqa: E402
@@ -52,6 +53,29 @@ def _run(verb, *flags, preset=True, **environment):
         timeout=300,
         check=False,
     )
+
+
+def _program_macs(jaxpr):
+    """Multiply-accumulates of every matrix product and convolution of a program, with those inside of scans as often as run."""
+    total = 0
+    for equation in jaxpr.eqns:
+        name, out = equation.primitive.name, [variable.aval for variable in equation.outvars]
+        if name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            total += math.prod(out[0].shape) * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+        elif name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            total += math.prod(out[0].shape) * math.prod(kernel) // kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+        times = equation.params["length"] if name == "scan" else 1
+        inner = [getattr(value, "jaxpr", value) for value in equation.params.values()]
+        total += times * sum(_program_macs(value) for value in inner if hasattr(value, "eqns"))
+    return total
+
+
+@pytest.fixture(scope="session")
+def program_macs():
+    """program_macs(jaxpr), for what counts by another road."""
+    return _program_macs
 
 
 @pytest.fixture(scope="session")

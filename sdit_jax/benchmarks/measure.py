@@ -4,10 +4,11 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -22,7 +23,37 @@ def seconds(function: Callable, inputs: Iterator[tuple], runs: int = 20, warmup:
         jax.block_until_ready(function(*arguments))
         if run >= warmup:
             times.append(time.perf_counter() - start)
-    return {"median_s": float(np.median(times)), "min_s": min(times), "max_s": max(times), "runs": runs}
+    return _summary(times)
+
+
+def in_turn(functions: Mapping[str, Callable], inputs: Iterator[tuple], runs: int, warmup: int = 2) -> dict[str, dict]:
+    """`seconds` of several functions, a call of each in turn, so that what the machine does beside meets all of them alike."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for run in range(warmup + runs):
+        for name, function in functions.items():
+            took = seconds(function, inputs, runs=1, warmup=0)["median_s"]
+            if run >= warmup:
+                times[name].append(took)
+    return {name: _summary(taken) for name, taken in times.items()}
+
+
+def _summary(times):
+    return {"median_s": float(np.median(times)), "min_s": min(times), "max_s": max(times), "runs": len(times)}
+
+
+def rates(dtype: str = "float32") -> dict:
+    """What this machine can do at most: FLOPs per second of a large matrix product, bytes per second of a large copy."""
+    n = 2048 if jax.default_backend() == "cpu" else 8192
+    keys = [jax.random.key(i) for i in range(3)]
+    matrices = [(jax.random.normal(key, (n, n), dtype), jax.random.normal(key, (n, n), dtype)) for key in keys]
+    product = seconds(jax.jit(jnp.matmul), rotating(*matrices), runs=10)
+    arrays = [(jax.random.normal(key, (16, 1024, 1024), dtype),) for key in keys]
+    copy = seconds(jax.jit(lambda x: 2 * x), rotating(*arrays), runs=20)
+    moved = 2 * arrays[0][0].size * arrays[0][0].dtype.itemsize
+    return {
+        "dtype": dtype, "matmul_n": n, "flops_per_s": 2 * n**3 / product["median_s"],
+        "copy_bytes": moved, "bytes_per_s": moved / copy["median_s"],
+    }  # fmt: skip
 
 
 def rotating(*choices: tuple) -> Iterator[tuple]:
@@ -42,6 +73,7 @@ def machine() -> dict:
         "devices": jax.device_count(),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "environment": {name: os.environ[name] for name in ("XLA_FLAGS", "GLIBC_TUNABLES") if name in os.environ},
     }
 
 

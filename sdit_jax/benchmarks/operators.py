@@ -1,47 +1,98 @@
-"""WKV in each of its forms, and the neuron against a pass over the same memory: forward and backward."""
+"""WKV in each of its forms, and the neuron against passes over the same memory: forward and backward."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from sdit_jax.benchmarks.measure import rotating, seconds
-from sdit_jax.ops import lif, wkv
+from sdit_jax.benchmarks.measure import in_turn, rotating, seconds
+from sdit_jax.ops import firing_rate, wkv
+from sdit_jax.ops.wkv import IMPLEMENTATIONS, resolve
 
-WKV_SHAPES = ((64, 34, 64), (16, 394, 384))
-LIF_SHAPE, TIMESTEPS = (16, 394, 384), 4
-
-
-def _normal(seed, *shape):
-    return jax.random.normal(jax.random.key(seed), shape)
+WKV_SHAPES = ((64, 34, 64), (16, 394, 384), (64, 394, 384), (8, 4096, 384))
+TOKENS = (64, 128, 256, 512, 1024, 2048, 4096)
+LIF_SHAPES, TIMESTEPS = ((16, 394, 384), (64, 394, 384)), 4
 
 
-def bench_wkv(runs: int = 10) -> dict:
-    """Forward + backward at the digits' and at the MNIST preset's shape, seconds by implementation."""
+def _normal(seed, *shape, dtype=jnp.float32):
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+def differentiated_scan(w_C, u_C, k_BLC, v_BLC):
+    """WKV as the reference steps it, by `jax.lax.scan`, with the gradient that JAX derives from that: the yardstick."""
+
+    def step(state, kv):
+        (p, q, o), (k, v) = state, kv
+        now = jnp.maximum(o, u_C + k)
+        past, own = jnp.exp(o - now), jnp.exp(u_C + k - now)
+        y = (past * p + own * v) / (past * q + own)
+        now = jnp.maximum(o - w_C, k)
+        past, own = jnp.exp(o - w_C - now), jnp.exp(k - now)
+        return (past * p + own * v, past * q + own, now), y
+
+    zero = jnp.zeros_like(k_BLC[:, 0])
+    _, y_LBC = jax.lax.scan(step, (zero, zero, zero - 1e38), (k_BLC.swapaxes(0, 1), v_BLC.swapaxes(0, 1)))
+    return y_LBC.swapaxes(0, 1)
+
+
+def bench_wkv(runs: int = 7) -> dict:
+    """Forward + backward by form and shape, float32, one call of each form in turn; then by number of tokens, with memory."""
+    forms = [form for form in IMPLEMENTATIONS if form not in ("auto", *(("pallas",) if jax.default_backend() == "cpu" else ()))]
     results = {}
     for B, L, C in WKV_SHAPES:
-        inputs = [(_normal(i, B, L, C), _normal(i + 10, B, L, C)) for i in range(3)]
-        results[f"{B}x{L}x{C}"] = {
-            form: seconds(jax.jit(jax.grad(partial(_wkv_loss, form), (0, 1))), rotating(*inputs), runs)
-            for form in ("sequential", "associative")
-        }
-    return {"forward_backward_float32_BLC": results}
+        chosen = [form for form in forms if form != "associative" or B * L * C < 4e6 or jax.default_backend() != "cpu"]
+        functions = {form: _gradient(form, C) for form in ("differentiated_scan", *chosen)}
+        timed = in_turn(functions, rotating(*[_kvg(i, B, L, C) for i in range(3)]), runs)
+        best = min(timed[form]["median_s"] for form in chosen)
+        auto = timed[resolve("auto")]["median_s"]
+        speedup = timed["differentiated_scan"]["median_s"] / auto
+        results[f"{B}x{L}x{C}"] = timed | {"auto": resolve("auto"), "auto_over_best": auto / best, "speedup_of_auto": speedup}
+    return {"forward_backward_float32_BLC": results, "by_tokens": _by_tokens(runs)}
 
 
-def _wkv_loss(form, k_BLC, v_BLC):
-    C = k_BLC.shape[-1]
-    y_BLC, _ = wkv(jnp.exp(jnp.linspace(-5, 3, C)), jnp.zeros(C), k_BLC, v_BLC, implementation=form)
-    return jnp.square(y_BLC).sum()
+def _kvg(seed, B, L, C):
+    return tuple(_normal(seed + 10 * i, B, L, C) for i in range(3))
 
 
-def bench_lif(runs: int = 10) -> dict:
-    """Forward + backward of the mean firing rate over T steps of a constant current, beside one elementwise pass."""
+def _gradient(form, C):
+    w, u = jnp.exp(jnp.linspace(-5, 3, C)), jnp.zeros(C)
+    run = differentiated_scan if form == "differentiated_scan" else lambda *a: wkv(*a, implementation=form)[0]
+    return jax.jit(lambda k, v, g: jax.vjp(run, w, u, k, v)[1](g))
 
-    def rate(current):
-        return lif(jnp.broadcast_to(current, (TIMESTEPS, *current.shape)))[0].mean(0)
 
-    inputs = [(_normal(i, *LIF_SHAPE), _normal(i + 10, *LIF_SHAPE)) for i in range(3)]
-    neuron = seconds(jax.jit(lambda x, g: jax.vjp(rate, x)[1](g)), rotating(*inputs), runs)
-    copy = seconds(jax.jit(lambda x, g: x * g), rotating(*inputs), runs)
-    ratio = neuron["median_s"] / copy["median_s"]
-    return {"shape_BLC": LIF_SHAPE, "timesteps": TIMESTEPS, "lif": neuron, "elementwise": copy, "ratio": ratio}
+def _by_tokens(runs, B=8, C=384):
+    """Seconds and bytes (arguments, results and temporary memory, as compiled) for more and more tokens; 2 is linear."""
+    rows = []
+    for L in TOKENS:
+        program = _gradient("auto", C).lower(*_kvg(0, B, L, C)).compile()
+        memory: Any = program.memory_analysis()
+        total = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+        timed = seconds(program, rotating(*[_kvg(i, B, L, C) for i in range(3)]), runs)
+        rows.append({"tokens": L, "bytes": total} | timed)
+    doubling = [
+        {"tokens": b["tokens"], "time": b["median_s"] / a["median_s"], "memory": b["bytes"] / a["bytes"]}
+        for a, b in zip(rows, rows[1:], strict=False)
+    ]
+    return {"BC": (B, C), "rows": rows, "cost_of_doubling": doubling}
+
+
+def bench_lif(runs: int = 20) -> dict:
+    """Forward + backward of the firing rate of a constant current, beside elementwise passes that move the same bytes.
+
+    The neuron reads x and writes the rate, then reads x and the cotangent and writes a gradient; so does the yardstick.
+    """
+    results = {}
+    for shape in LIF_SHAPES:
+        yardstick = lambda x, g: (2 * x, x * g)
+        functions = {"lif": partial(_both, lambda x: firing_rate(x, TIMESTEPS)), "elementwise": yardstick}
+        inputs = [(_normal(i, *shape), _normal(i + 10, *shape)) for i in range(3)]
+        timed = in_turn({name: jax.jit(function) for name, function in functions.items()}, rotating(*inputs), runs)
+        ratio = timed["lif"]["median_s"] / timed["elementwise"]["median_s"]
+        results["x".join(map(str, shape))] = timed | {"ratio": ratio}
+    return {"timesteps": TIMESTEPS, "forward_backward_float32_BLC": results}
+
+
+def _both(function, x, g):
+    y, pull = jax.vjp(function, x)
+    return y, pull(g)

@@ -1,4 +1,4 @@
-"""Training and sampling steps of whole configurations, and the time from a command to its first step."""
+"""Training and sampling of whole configurations beside their floors, and the time from a command to its first step."""
 
 import itertools
 import os
@@ -12,7 +12,9 @@ import jax
 import numpy as np
 
 from sdit_jax import sharding
-from sdit_jax.benchmarks.measure import rotating, seconds
+from sdit_jax.benchmarks.floor import floor
+from sdit_jax.benchmarks.measure import rates, rotating, seconds
+from sdit_jax.benchmarks.peer import bench_peer
 from sdit_jax.config import Config, default_config
 from sdit_jax.data.datasets import Images
 from sdit_jax.data.roads import make_batches
@@ -23,11 +25,12 @@ from sdit_jax.sampling.generate import example_labels, make_sampler
 from sdit_jax.sampling.run import make_schedule
 from sdit_jax.training import optimizer
 from sdit_jax.training.state import create
-from sdit_jax.training.step import empty_averages, make_train_step
+from sdit_jax.training.step import compiled, empty_averages, make_train_step
 
-# Preset and batch size: the quickstart's, and the release's networks at a batch that a laptop holds.
 STARTUP_CONFIG = "configs/digits.py"
-SETTINGS = {"digits": 64, "sdit_mnist": 16, "sdit_cifar10": 4}
+# (preset, batch size) of training, dtype of products: the quickstart's, and the release's networks at a batch that fits.
+CPU = ((("digits", 64), ("sdit_mnist", 16), ("sdit_cifar10", 4)), "float32")
+ACCELERATOR = ((("digits", 1024), ("sdit_mnist", 256), ("sdit_cifar10", 256)), "bfloat16")
 DATA = 60_000  # Images that batches are taken from.
 
 
@@ -38,12 +41,23 @@ def random_images(n: int, size: int, channels: int) -> Images:
     return Images(fit(pixels, size, channels), rng.integers(0, 10, n).astype(np.int32))
 
 
+def _settings():
+    return CPU if jax.default_backend() == "cpu" else ACCELERATOR
+
+
 def bench_train(runs: int = 10) -> dict:
-    """Seconds per training step, images per second and time spent on input; compile time, FLOPs as the compiler counts them."""
-    return {name: _train(preset(name), batch_size, runs) for name, batch_size in SETTINGS.items()}
+    """Seconds per training step beside its floor, images per second, utilisation, input; and beside the same in PyTorch.
+
+    Utilisation is the FLOPs that the step computes in its products over its seconds and the machine's rate.
+    """
+    presets, dtype = _settings()
+    machine = rates(dtype)
+    results = {name: _train(preset(name, dtype=dtype), batch_size, machine, runs) for name, batch_size in presets}
+    peer = bench_peer(runs) if jax.default_backend() == "cpu" else "not measured: a comparison on CPU"
+    return {"rates": machine, "presets": results, "peer": peer}
 
 
-def _train(model_config: Config, batch_size: int, runs: int) -> dict:
+def _train(model_config: Config, batch_size: int, machine: dict, runs: int) -> dict:
     config = default_config(model_config)
     config.batch_size, config.ema.half_life = batch_size, 10_000.0
     model, schedule, mesh = build(config.model), make_schedule(config.diffusion), sharding.data_mesh()
@@ -55,36 +69,55 @@ def _train(model_config: Config, batch_size: int, runs: int) -> dict:
     tx = optimizer.adamw(config.optimizer, rate)
     state = jax.jit(lambda: create(model, tx, 0, keep_ema=True))()
     averages = empty_averages(model, schedule, state.params, batch)
-    start = time.perf_counter()
-    compiled = make_train_step(model, schedule, tx, rate, config, mesh).lower(state, averages, batch).compile()
-    compile_s = time.perf_counter() - start
+    program, cost = compiled(make_train_step(model, schedule, tx, rate, config, mesh), state, averages, batch)
 
     def step():
         nonlocal state, averages
-        state, averages, health = compiled(state, averages, batch)
+        state, averages, health = program(state, averages, batch)
         return health
 
     timed = seconds(step, rotating(()), runs)
     wait = seconds(feed, ((i,) for i in itertools.count()), runs=5 * runs)
-    flops = (compiled.cost_analysis() or {}).get("flops")
+    least, took = floor(model, batch_size, machine)["training"], timed["median_s"]
     return {
-        "batch_size": batch_size, "step": timed, "images_per_second": batch_size / timed["median_s"],
-        "input_wait": wait, "input_fraction_of_step": wait["median_s"] / timed["median_s"],
-        "compile_s": compile_s, "flops_per_step": flops,
+        "batch_size": batch_size, "step": timed, "images_per_second": batch_size / took,
+        "utilisation": (least["flops"] - least["saved_flops"]) / took / machine["flops_per_s"],
+        "floor": least, "step_over_floor": took / least["floor_s"],
+        "input_wait": wait, "input_fraction_of_step": wait["median_s"] / took, "compiled": cost,
     }  # fmt: skip
 
 
-def bench_sample(runs: int = 3, n: int = 80, steps: int = 50) -> dict:
-    """Images per second of a whole ddim trajectory of the quickstart's network."""
-    model = build(preset("digits"))
+def bench_sample(runs: int = 5) -> dict:
+    """Whole trajectories: 80 of the quickstart's network by each sampler, and a batch of the release's for MNIST.
+
+    Of the latter: seconds for each step of a batch, beside the floor, and what 50,000 images take at that rate.
+    """
+    presets, dtype = _settings()
+    machine = rates(dtype)
+    results: dict[str, dict] = {}
+    for method, steps, guidance in (("ddim", 50, 1.0), ("ddim", 50, 2.0), ("dpmpp_2m", 20, 1.0), ("dpmpp_2m_sde", 20, 1.0)):
+        timed = _trajectory(preset("digits", dtype=dtype), 80, runs, method=method, steps=steps, guidance=guidance)
+        name = f"digits_{method}_{steps}_guidance{guidance:g}"
+        results[name] = {"n": 80, "trajectory": timed, "images_per_second": 80 / timed["median_s"]}
+    name, batch_size = presets[1]
+    batch_size, few = (batch_size, 2) if jax.default_backend() == "cpu" else (1024, 20)
+    timed = _trajectory(preset(name, dtype=dtype), batch_size, runs, method="ddpm", steps=few, guidance=1.0)
+    each, least = timed["median_s"] / few, floor(build(preset(name, dtype=dtype)), batch_size, machine)["sampling"]
+    results[name] = {
+        "n": batch_size, "steps": few, "trajectory": timed, "step_s": each,
+        "floor": least, "step_over_floor": each / least["floor_s"],
+        "s_for_50000_by_that_rate": {steps: each * steps * 50_000 / batch_size for steps in (20, 250)},
+    }  # fmt: skip
+    return {"rates": machine} | results
+
+
+def _trajectory(model_config, n, runs, *, method, steps, guidance):
+    model, process = build(model_config), default_config(model_config).diffusion
     params = jax.jit(lambda: initial_params(model, 0))()
-    sampler = make_sampler(
-        model, make_schedule(default_config(preset("digits")).diffusion), method="ddim", steps=steps, guidance=1.0, clip_x0=True
-    )
+    sampler = make_sampler(model, make_schedule(process), method=method, steps=steps, guidance=guidance, clip_x0=True)
     labels_B, index_B = example_labels(n, model.num_classes).astype(np.int32), np.arange(n, dtype=np.int32)
     inputs = [(params, labels_B, index_B, np.uint32(seed)) for seed in range(3)]
-    timed = seconds(sampler, rotating(*inputs), runs, warmup=1)
-    return {"preset": "digits", "n": n, "steps": steps, "trajectory": timed, "images_per_second": n / timed["median_s"]}
+    return seconds(sampler, rotating(*inputs), runs, warmup=1)
 
 
 def bench_startup() -> dict:

@@ -199,9 +199,14 @@ def measure_energy(model: nn.Module, params: Any, x_BHWC: jax.Array, t_B: jax.Ar
     )
 
 
+def count_layers(model: nn.Module, x_BHWC: jax.Array, t_B: jax.Array, y_B: jax.Array | None) -> dict[str, Call]:
+    """What every layer does for one image, by name. Nothing is computed: arguments may be abstract."""
+    return _count(model, x_BHWC, t_B, y_B)[0]
+
+
 def count_macs(model: nn.Module, x_BHWC: jax.Array, t_B: jax.Array, y_B: jax.Array | None) -> dict[str, int]:
     """Multiply-accumulates of every layer for one image, by name. Nothing is computed: arguments may be abstract."""
-    return {name: call.macs for name, call in _count(model, x_BHWC, t_B, y_B)[0].items()}
+    return {name: call.macs for name, call in count_layers(model, x_BHWC, t_B, y_B).items()}
 
 
 def _count(model, x_BHWC, t_B, y_B):

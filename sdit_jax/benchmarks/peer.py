@@ -1,0 +1,115 @@
+"""A training step beside that of the same network in PyTorch: same weights, same loss, turn by turn."""
+
+import importlib.metadata
+import importlib.util
+import multiprocessing
+import os
+from multiprocessing.connection import Connection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sdit_jax.benchmarks.measure import in_turn, rotating
+from sdit_jax.config import default_config
+from sdit_jax.diffusion.schedule import linear
+from sdit_jax.models import build, release
+from sdit_jax.models.presets import preset
+from sdit_jax.training import optimizer
+from sdit_jax.training.state import TrainState
+from sdit_jax.training.step import Examples, gradients
+
+PRESET, BATCH_SIZE = "sdit_mnist", 16
+TOLERANCE = 1e-4  # Of the two losses, relative.
+
+
+def bench_peer(runs: int = 10) -> dict | str:
+    """Seconds per training step (forward, backward, AdamW; float32, as many threads as cores), ours and PyTorch's in turn.
+
+    PyTorch runs in a process of its own. Raises RuntimeError where the two losses of the first step differ.
+    """
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "spikingjelly")):
+        return "not measured: needs the bench extra (pip install -e '.[bench]')"
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    try:
+        state_dict, versions = ours.recv()
+        step, check = _ours(release.to_params(state_dict), _examples(0))
+        ours.send(_examples(0))
+        loss, loss_of_peer = check, ours.recv()
+        if abs(loss - loss_of_peer) > TOLERANCE * abs(loss_of_peer):
+            raise RuntimeError(f"the peer computes another loss: {loss_of_peer}, ours is {loss}")
+
+        def peer(examples):
+            ours.send(examples)
+            return np.float32(ours.recv())
+
+        timed = in_turn({"sdit_jax": step, "pytorch": peer}, rotating(*[(_examples(i),) for i in range(3)]), runs, warmup=4)
+    finally:
+        process.terminate()
+    speed = {name: BATCH_SIZE / taken["median_s"] for name, taken in timed.items()}
+    return {
+        "preset": PRESET, "batch_size": BATCH_SIZE, "step": timed, "images_per_second": speed,
+        "ratio": speed["sdit_jax"] / speed["pytorch"], "first_loss": {"sdit_jax": loss, "pytorch": loss_of_peer},
+        "peer": versions,
+    }  # fmt: skip
+
+
+def _examples(seed) -> Any:
+    """Random Examples, as numpy."""
+    rng = np.random.default_rng(seed)
+    size = preset(PRESET).image_size
+    x_0, noise = rng.uniform(-1, 1, (BATCH_SIZE, size, size, 3)), rng.normal(size=(BATCH_SIZE, size, size, 3))
+    t_B, y_B = rng.integers(0, 1000, BATCH_SIZE), rng.integers(0, 10, BATCH_SIZE)
+    bar = linear(1000).alphas_bar[t_B][:, None, None, None]
+    drawn: Any = (x_0, t_B, noise, np.sqrt(bar) * x_0 + np.sqrt(1 - bar) * noise, y_B)
+    return Examples(*(a.astype(np.float32 if a.dtype == np.float64 else np.int32) for a in drawn))
+
+
+def _ours(params, examples):
+    """(step(examples), the loss of the first one)."""
+    config = default_config(preset(PRESET, label_dropout=0.0))
+    model, schedule = build(config.model), linear(1000)
+    tx = optimizer.adamw(config.optimizer, optimizer.learning_rate(config.optimizer, 1000, 0))
+    state = TrainState(jnp.int32(0), jax.device_put(params), None, jax.jit(tx.init)(params))
+
+    def train_step(state, examples):
+        scalars, grads = gradients(model, schedule, state.params, examples, jax.random.key(0))
+        updates, moments = tx.update(grads, state.optimizer, state.params)
+        params = jax.tree.map(lambda p, u: p + u, state.params, updates)
+        return TrainState(state.step + 1, params, None, moments), scalars["loss"]
+
+    compiled = jax.jit(train_step, donate_argnums=0)
+    loss = float(jax.jit(lambda p, e: gradients(model, schedule, p, e, jax.random.key(0))[0]["loss"])(state.params, examples))
+
+    def step(examples):
+        nonlocal state
+        state, loss = compiled(state, examples)
+        return loss
+
+    return step, loss
+
+
+def _serve(pipe: Connection) -> None:
+    """The peer's process: sends its weights, then the loss of every batch it is sent, having stepped on it."""
+    import torch
+
+    from sdit_jax.benchmarks import pytorch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    torch.manual_seed(0)
+    model = pytorch.build(preset(PRESET))
+    for parameter in model.parameters():  # Away from all zeros, so that neurons fire.
+        torch.nn.init.normal_(parameter, std=0.05)
+    step = pytorch.make_train_step(model, linear(1000), 1e-4)
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "spikingjelly")}
+    pipe.send(
+        ({name: value.numpy() for name, value in model.state_dict().items()}, versions | {"threads": torch.get_num_threads()})
+    )
+    to_nchw = lambda x: torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+    while True:
+        x_0, t, noise, _, y = pipe.recv()
+        pipe.send(step(to_nchw(x_0), to_nchw(noise), torch.from_numpy(t).long(), torch.from_numpy(y).long()))
