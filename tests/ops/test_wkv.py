@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from sdit_jax.ops import WKVState, wkv
-from sdit_jax.ops.wkv import IMPLEMENTATIONS, initial_state, linear
+from sdit_jax.ops.wkv import IMPLEMENTATIONS, initial_state, linear, pallas
 
 NAMES = [name for name in IMPLEMENTATIONS if name != "auto"]
 B, C = 2, 3
+# Jax 0.12 says this wherever a Pallas kernel is compiled for a GPU.
+pytestmark = pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")
 
 
 def direct(w, u, k, v, mean=None, log_mass=None, bidirectional=False):
@@ -40,7 +42,7 @@ def ours(implementation, w, u, k, v, *state, bidirectional=False):
     return (y,) if last is None else (y, *last)
 
 
-def inputs(L, with_state, seed=0):
+def inputs(L, with_state, seed=0, C=C):
     rng = np.random.default_rng(seed)
     arrays = [np.exp(rng.normal(-1, 1, C)), rng.normal(size=C), *rng.normal(size=(2, B, L, C))]
     arrays += list(rng.normal(size=(2, B, C))) if with_state else []
@@ -64,7 +66,7 @@ def pulled_in_float64(arrays, cotangents, **options):
         return [np.asarray(x) for x in pulled(lambda *a: direct(*a, **options), wide(arrays), wide(cotangents))]
 
 
-def cotangents_for(L, seed=1):
+def cotangents_for(L, seed=1, C=C):
     rng = np.random.default_rng(seed)
     return [rng.normal(size=shape).astype(np.float32) for shape in ((B, L, C), (B, C), (B, C))]
 
@@ -182,6 +184,43 @@ def test_bfloat16_is_computed_in_float32(name):
     np.testing.assert_array_equal(y, expected_y.astype(jnp.bfloat16))
     assert_close(state_and_gradients[:2], expected[:2], 1e-6)
     assert_close(state_and_gradients[2:], expected[2:], 3e-3)  # The gradients themselves are rounded to bfloat16.
+
+
+@pytest.mark.parametrize(
+    "L, C, bidirectional", [(pallas.CHUNK + 1, pallas.BLOCK + 3, False), (pallas.CHUNK, pallas.BLOCK, True)]
+)
+def test_the_kernel_reads_bfloat16_and_fills_no_more_than_there_is(L, C, bidirectional):
+    """Last chunks and blocks of channels that are whole and that are not."""
+    arrays, cotangents = inputs(L, not bidirectional, C=C), cotangents_for(L, C=C)
+    narrow = lambda xs: [jnp.asarray(x, jnp.bfloat16 if np.ndim(x) == 3 else jnp.float32) for x in xs]
+    arrays, cotangents = narrow(arrays), narrow(cotangents)
+    found = pulled(lambda *a: ours("pallas", *a, bidirectional=bidirectional), arrays, cotangents)
+    expected = pulled_in_float64(arrays, cotangents, bidirectional=bidirectional)
+    assert [a.dtype for a in found if a.ndim == 3] == 3 * [jnp.bfloat16]  # y, dk, dv.
+    for a, b in zip(found, expected, strict=True):
+        assert_close([a], [b], 3e-3 if a.dtype == jnp.bfloat16 else 1e-5)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("L, C", [(21, 40), (16, 64)])
+def test_the_kernel_is_made_for_a_gpu_and_moves_what_it_says(L, C, bidirectional):
+    """Without a GPU: down to the code that its compiler is given."""
+    shape = lambda *shape, dtype=jnp.float32: jax.ShapeDtypeStruct(shape, dtype)
+    k = shape(B, L, C, dtype=jnp.bfloat16)
+
+    def both(w, u, k, v, dy):
+        y, pull = jax.vjp(lambda *a: ours("pallas", *a, bidirectional=bidirectional)[0], w, u, k, v)
+        return y, *pull(dy)
+
+    device = jax.sharding.AbstractDevice("NVIDIA H100", None, "gpu")
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device)):
+        lowered = jax.jit(both).trace(shape(C), shape(C), k, k, k).lower(lowering_platforms=("cuda",))
+    calls = [line for line in lowered.as_text().splitlines() if "triton" in line and "custom_call" in line]
+    whole, narrow = f"tensor<{B}x{L}x{C}x", f"tensor<{B}x{L}x{C}xbf16>"
+    forward, backward = [(3, 3)], [(5, 5)]  # All of k, v, y; k, v, dy, dk, dv.
+    if bidirectional:  # First k, v without y; dk and dv are yet to be summed.
+        forward, backward = [(2, 2), (3, 3)], 2 * [(5, 3)]
+    assert [(line.count(whole), line.count(narrow)) for line in calls] == forward + backward
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from sdit_jax.ops.wkv import linear, past
 from sdit_jax.ops.wkv.state import WKVState, initial_state
 
-IMPLEMENTATIONS = ("auto", "sequential", "associative", "linear")
+IMPLEMENTATIONS = ("auto", "sequential", "associative", "linear", "pallas")
 
 
 def wkv(
@@ -51,7 +51,8 @@ def wkv(
       bidirectional: whether every token sees all others.
       implementation: one of IMPLEMENTATIONS. "sequential": a loop over tokens, the reference. "linear": the same loop as two
         linear recurrences with one exponential per element, where the keys allow it. "associative": `jax.lax.associative_scan`,
-        logarithmic depth for accelerators. "auto": see `resolve`. All give the same outputs, states and gradients to rounding.
+        logarithmic depth for accelerators. "pallas": one kernel each way, for NVIDIA GPUs; a CPU interprets it, slowly.
+        "auto": see `resolve`. All give the same outputs, states and gradients to rounding.
 
     Returns:
       (y_BLC, state): y in the dtype of `v_BLC`; at least float32 inside, whatever comes in.
@@ -69,9 +70,16 @@ def wkv(
         raise ValueError("wkv: a bidirectional pass has no state; pass state=None")
 
     inner = jnp.promote_types(v_BLC.dtype, jnp.float32)
-    w, u, k, v = (a.astype(inner) for a in (w_C, u_C, k_BLC, v_BLC))
+    w, u = w_C.astype(inner), u_C.astype(inner)
     start = initial_state(B, C, inner) if state is None else WKVState(*(s.astype(inner) for s in state))
     implementation = resolve(implementation)
+    if implementation == "pallas":
+        from sdit_jax.ops.wkv import pallas  # Here, as it costs 0.1 s that no other implementation needs.
+
+        y, last = pallas.averages(w, u, k_BLC, v_BLC, start, bidirectional)
+        return y, None if bidirectional else last
+
+    k, v = k_BLC.astype(inner), v_BLC.astype(inner)
     if implementation == "linear":
         y, last = linear.averages(w, u, k, v, start, bidirectional)
     else:
