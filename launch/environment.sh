@@ -33,6 +33,3 @@ if ! grep -qsxF "$sum" $done_by; then
     echo "$sum" > "$stamp"
 fi
 PATH="$PWD/.venv/bin:$PATH"
-
-# XLA asks for its memory anew at every step: on large pages that costs a tenth less (docs/performance.md). glibc on Linux only.
-export GLIBC_TUNABLES="${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}"

@@ -12,7 +12,13 @@ FLOORS = {
     "benchmarks": 7,  # Measures whole training steps, and is called by a command.
     "commands": 8,
 }  # fmt: skip
-BESIDE = ("checkpoint", "config", "images", "sharding")  # Read by all; they read nothing of the package but each other.
+BESIDE = (
+    "checkpoint",
+    "config",
+    "images",
+    "memory",
+    "sharding",
+)  # Read by all; they read nothing of the package but each other.
 BLIND = {"diffusion": ("models", "layers", "ops"), "data": ("models", "layers", "ops")}
 FILES = sorted(PACKAGE.rglob("*.py"))
 ALL_FILES = sorted(file for folder in ("sdit_jax", "configs", "launch", "tests") for file in (ROOT / folder).rglob("*.py"))
