@@ -24,7 +24,7 @@ PRESET, BATCH_SIZE = "sdit_mnist", 16
 TOLERANCE = 1e-4  # Of the two losses, relative.
 
 
-def bench_peer(runs: int = 10) -> dict | str:
+def bench_peer(runs: int = 20) -> dict | str:
     """Seconds per training step (forward, backward, AdamW; float32, as many threads as cores), ours and PyTorch's in turn.
 
     PyTorch runs in a process of its own. Raises RuntimeError where the two losses of the first step differ.

@@ -51,9 +51,9 @@ def bench_train(runs: int = 10) -> dict:
     Utilisation is the FLOPs that the step computes in its products over its seconds and the machine's rate.
     """
     presets, dtype = _settings()
+    peer = bench_peer() if jax.default_backend() == "cpu" else "not measured: a comparison on CPU"
     machine = rates(dtype)
     results = {name: _train(preset(name, dtype=dtype), batch_size, machine, runs) for name, batch_size in presets}
-    peer = bench_peer(runs) if jax.default_backend() == "cpu" else "not measured: a comparison on CPU"
     return {"rates": machine, "presets": results, "peer": peer}
 
 

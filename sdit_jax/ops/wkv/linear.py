@@ -16,7 +16,8 @@ The gradient, with g_t = dL/dy_t / (q_t + b_t), runs backwards in time:
     Q_t = d Q_{t+1} - g_t y_t         dk_t = a_t (v_t P_{t+1} + Q_{t+1}) + b_t g_t (v_t - y_t)
     du = sum_t b_t g_t (v_t - y_t)    dw = -d sum_t (p_t P_{t+1} + q_t Q_{t+1})
 
-It keeps k, v, y and q, from which p follows; bidirectional also the sums of what comes after. The decay is applied as
+Exponentials and divisions that no recurrence needs stand outside of the loops over tokens, where the compiler spreads them over
+the cores. It keeps k, v, y and q, from which p follows; bidirectional also the sums of what comes after. The decay is applied as
 x + (d - 1) x, with d - 1 = expm1(-w): where d is nearly 1 its rounding would add up over the tokens.
 """
 
@@ -77,9 +78,10 @@ def _linear(bidirectional, top_BC, w, u, k_BLC, v_BLC, start):
     """((y, last), kept): q; bidirectional also p and q of what comes after each token."""
     L, empty = k_BLC.shape[1], jnp.zeros_like(k_BLC)
     grow, bonus, nothing = jnp.expm1(-w), jnp.exp(u), jnp.zeros_like(top_BC)
+    a_BLC = jnp.exp(k_BLC - top_BC[:, None])
 
     def moved(p, q, t):
-        a = jnp.exp(at(k_BLC, t) - top_BC)
+        a = at(a_BLC, t)
         return a, p + (grow * p + a * at(v_BLC, t)), q + (grow * q + a)
 
     def back(i, carry):
@@ -108,14 +110,16 @@ def _linear_gradient(bidirectional, top_BC, inputs, result, kept, cotangents):
     (y_BLC, last), (q_BLC, *after), (dy_BLC, d_last) = result, kept, cotangents
     L, empty = k_BLC.shape[1], jnp.zeros_like(k_BLC)
     grow, bonus, nothing = jnp.expm1(-w), jnp.exp(u), jnp.zeros_like(top_BC)
+    a_BLC = jnp.exp(k_BLC - top_BC[:, None])
+
+    g_BLC = dy_BLC / (q_BLC + (after[1] if bidirectional else 0) + bonus * a_BLC)
 
     def seen(t):
-        a, v, y, q = jnp.exp(at(k_BLC, t) - top_BC), at(v_BLC, t), at(y_BLC, t), at(q_BLC, t)
+        a, v, y, q = at(a_BLC, t), at(v_BLC, t), at(y_BLC, t), at(q_BLC, t)
         p_after, q_after = (at(x_BLC, t) for x_BLC in after) if bidirectional else (nothing, nothing)
         others = q + q_after
-        mass = others + bonus * a
-        p = (y - v) * mass + others * v - p_after
-        g = at(dy_BLC, t) / mass
+        p = (y - v) * (others + bonus * a) + others * v - p_after
+        g = at(g_BLC, t)
         return a, v, y, q, p, p_after, q_after, bonus * a * g, g
 
     def back(i, carry):
