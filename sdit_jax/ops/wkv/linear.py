@@ -16,9 +16,9 @@ The gradient, with g_t = dL/dy_t / (q_t + b_t), runs backwards in time:
     Q_t = d Q_{t+1} - g_t y_t         dk_t = a_t (v_t P_{t+1} + Q_{t+1}) + b_t g_t (v_t - y_t)
     du = sum_t b_t g_t (v_t - y_t)    dw = -d sum_t (p_t P_{t+1} + q_t Q_{t+1})
 
-Exponentials and divisions that no recurrence needs stand outside of the loops over tokens, where the compiler spreads them over
-the cores. It keeps k, v, y and q, from which p follows; bidirectional also the sums of what comes after. The decay is applied as
-x + (d - 1) x, with d - 1 = expm1(-w): where d is nearly 1 its rounding would add up over the tokens.
+Exponentials and divisions that no recurrence needs stand outside of the loops over tokens, where the compiler spreads them
+over the cores. The gradient keeps k, v, y and q, from which p follows; bidirectional also the sums of what comes after. The
+decay is applied as x + (d - 1) x, with d - 1 = expm1(-w): where d is nearly 1 its rounding would add up over the tokens.
 """
 
 import functools
