@@ -131,7 +131,7 @@ class SDiT(nn.Module):
             split_rngs={"params": True},
             in_axes=(0 if fuses_skip else nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
             length=length,
-            unroll=min(length, MAX_UNROLL),
+            unroll=min(length, MAX_UNROLL) if self.remat == "none" else 1,  # One at a time, or memory is not saved.
         )
         return scan(**self._block_fields(), fuses_skip=fuses_skip, name=name)
 
