@@ -65,20 +65,19 @@ class Linear(nn.Dense):
         return outputs[0] if len(inputs) == 1 else outputs
 
 
-@jax.custom_vjp
-def for_each(x___: jax.Array, like_B___: jax.Array) -> jax.Array:
-    """x once for each of the batch of `like_B___`: (B, *x.shape)."""
-    return jnp.broadcast_to(x___, (len(like_B___), *x___.shape))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def for_each(x___: jax.Array, batch: int) -> jax.Array:
+    """x once for each image of a batch: (batch, *x.shape)."""
+    return jnp.broadcast_to(x___, (batch, *x___.shape))
 
 
-def _for_each_fwd(x___, like_B___):
-    return for_each(x___, like_B___), like_B___
+def _for_each_fwd(x___, batch):
+    return for_each(x___, batch), None
 
 
-def _for_each_bwd(like_B___, g_B___):
-    ones = jnp.ones((1, len(g_B___)), g_B___.dtype)
-    summed = jnp.matmul(ones, g_B___.reshape(len(g_B___), -1), precision="highest").reshape(g_B___.shape[1:])
-    return summed, jnp.zeros_like(like_B___)
+def _for_each_bwd(batch, _, g_B___):
+    ones = jnp.ones((1, batch), g_B___.dtype)
+    return (jnp.matmul(ones, g_B___.reshape(batch, -1), precision="highest").reshape(g_B___.shape[1:]),)
 
 
 for_each.defvjp(_for_each_fwd, _for_each_bwd)

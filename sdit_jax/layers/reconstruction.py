@@ -32,7 +32,7 @@ class Reconstruction(nn.Module):
         self.over_tokens = Linear(self.width, dtype=self.dtype, out_dtype=self.initial.dtype, kernel_init=init)
 
     def append(self, x_BLC: jax.Array) -> jax.Array:
-        return jnp.concatenate([x_BLC, for_each(self.initial, x_BLC)], 1)
+        return jnp.concatenate([x_BLC, for_each(self.initial, len(x_BLC))], 1)
 
     def gate(self, z_BLC: jax.Array) -> jax.Array:
         x, R = jnp.split(z_BLC, 2, 1)

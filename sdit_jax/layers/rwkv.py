@@ -52,7 +52,7 @@ class TimeMix(nn.Module):
         mu_r = self.param("mu_r", lambda _: (h / D) ** (descent / 2))
 
         if tail_LC is not None:  # Its first token follows another one in every image.
-            x_BLC = jnp.concatenate([x_BLC, for_each(tail_LC[:1], x_BLC)], 1)
+            x_BLC = jnp.concatenate([x_BLC, for_each(tail_LC[:1], len(x_BLC))], 1)
         shifted = token_shift(x_BLC)
 
         def project(name, mu):
@@ -60,7 +60,7 @@ class TimeMix(nn.Module):
             if tail_LC is None:
                 return linear(own)
             own, common = linear(own, mixed(tail_LC[1:], tail_LC[:-1], mu))
-            return jnp.concatenate([own, for_each(common, own)], 1)
+            return jnp.concatenate([own, for_each(common, len(own))], 1)
 
         k, v, r = project("key", mu_k), project("value", mu_v), project("receptance", mu_r)
         y, _ = wkv(jnp.exp(decay), first, k, v, bidirectional=self.bidirectional, implementation=self.implementation)

@@ -87,7 +87,9 @@ class SDiT(nn.Module):
             condition += LabelEmbed(self.num_classes, self.width, self.label_dropout, name="label_embed")(y_B, train)
         x = Linear(self.width, kernel_init=XAVIER, name="patch_embed")(patchify(x_BHWC, self.patch_size))
         x = jnp.concatenate([condition[:, None], x], 1)
-        x += for_each(self.param("position", nn.initializers.zeros, x.shape[1:]), x)
+        position: Any = self.param("position", nn.initializers.zeros, x.shape[1:])
+        each: Any = for_each(position, len(x))
+        x += each
 
         x, skips = self._blocks("in_blocks", half)(x, None, jnp.arange(half))
         x, _ = self._block_class()(**self._block_fields(), name="mid_block")(x, None, half)
