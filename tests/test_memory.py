@@ -14,10 +14,12 @@ import jax, jax.numpy as jnp
 work = jax.jit(lambda x: jnp.sin(jnp.sort(x)).sum())  # Needs large temporary buffers.
 x = jnp.ones(2**24)
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
+numbers = []
+for _ in range(8):
     before = faults()
     work(x).block_until_ready()
-print(kept, faults() - before)
+    numbers.append(faults() - before)
+print(kept, min(numbers))  # The heap may grow once more before it holds all buffers at once.
 """
 
 
