@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint.checkpoint_managers import save_decision_policy as decide
 
 from sdit_jax.config import InputError
 
@@ -32,14 +34,23 @@ S = TypeVar("S", bound=State)
 
 
 class Checkpoints:
-    """The checkpoints of a run folder; the newest `keep` are kept. Use as a context manager: leaving waits for saves."""
+    """The checkpoints of a run folder; the newest `keep` are kept. Use as a context manager: leaving waits for saves.
 
-    def __init__(self, workdir: Path, keep: int = 2):
+    Any number of processes writes and reads them together, each its own shards of the arrays.
+    """
+
+    def __init__(self, workdir: Path, keep: int = 2, every: int = 0):
+        now_and_then = [decide.FixedIntervalPolicy(every)] if every else []
         self.folder = workdir.absolute() / "checkpoints"
         self.manager = ocp.CheckpointManager(
             self.folder,
             item_handlers={part: ocp.StandardCheckpointHandler() for part in PARTS},
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                create=True,
+                enable_async_checkpointing=True,
+                save_decision_policy=decide.AnySavePolicy([*now_and_then, decide.PreemptionCheckpointingPolicy()]),
+            ),
         )
 
     def __enter__(self):
@@ -49,14 +60,22 @@ class Checkpoints:
         self.manager.wait_until_finished()
         self.manager.close()
 
+    def due(self, step: int) -> bool:
+        """Whether Orbax wants this step: every `every`-th, and that at which a preemption was announced. Ask at every step."""
+        return self.manager.should_save(step)
+
+    def preempted(self, step: int) -> bool:
+        """Whether a preemption was announced to any process: true for all of them at the same step."""
+        return jax.process_count() > 1 and self.manager.reached_preemption(step)
+
     def save(self, state: State) -> None:
-        """Starts to save a state; does nothing for a step that is already kept."""
+        """Starts to save a state, due or not; does nothing for a step that is already kept."""
         step = int(state.step)
         if step in self.manager.all_steps():
             return
         parts = {"params": state.params, "optimizer": state.optimizer, "ema": state.ema}
         args = {name: ocp.args.StandardSave(part) for name, part in parts.items() if jax.tree.leaves(part)}
-        self.manager.save(step, args=ocp.args.Composite(**args))
+        self.manager.save(step, args=ocp.args.Composite(**args), force=True)
 
     def newest(self) -> int | None:
         """The newest finished step, without reading it."""
@@ -66,7 +85,7 @@ class Checkpoints:
         self.manager.wait_until_finished()
 
     def restore(self, like: S) -> S | None:
-        """The newest state that can be read, placed as `like`; None where there is no checkpoint.
+        """The newest state that can be read, laid out as `like`, however it was saved; None where there is no checkpoint.
 
         A damaged checkpoint is named in a warning and set aside, and the one before is used. Raises InputError if all are, or
         if they hold weights only.
@@ -89,7 +108,7 @@ class Checkpoints:
 
         `which` is "params" or "ema", `like` a tree of shapes. Raises InputError where there is no checkpoint.
         """
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
 
         def read(step):
@@ -111,8 +130,9 @@ class Checkpoints:
                 log.warning("checkpoint %s cannot be read (%s); trying the one before", self.folder / str(step), damaged[step])
                 continue
             if set_aside and damaged:  # Only now is it sure that the fault is theirs, and there is something to go on with.
-                for bad in damaged:
+                for bad in damaged if jax.process_index() == 0 else ():
                     self._set_aside(bad)
+                multihost_utils.sync_global_devices("damaged checkpoints are set aside")
                 self.manager.reload()
             return found
         if damaged:

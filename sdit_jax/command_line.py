@@ -1,6 +1,7 @@
 """What the commands share: flags in, exit codes out.
 
-0 done, 1 training failed, 2 a mistake in the input (one line on stderr, nothing written), 130 interrupted.
+0 done, 1 training failed, 2 a mistake in the input (one line on stderr, nothing written), 75 stopped before its end and saved
+(the same command goes on), 130 interrupted.
 """
 
 import logging
@@ -15,7 +16,8 @@ from absl import app, flags
 
 from sdit_jax import memory
 from sdit_jax.config import InputError, cache_dir
-from sdit_jax.training.loop import TrainingFailed
+from sdit_jax.sharding.processes import STOPPED
+from sdit_jax.training.loop import Stopped, TrainingFailed
 
 
 def run(main: Callable[..., None], required: Sequence[str] = (), positional: str | None = None) -> None:
@@ -41,6 +43,9 @@ def run(main: Callable[..., None], required: Sequence[str] = (), positional: str
             _fail(error, 2)
         except TrainingFailed as error:
             _fail(error, 1)
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            sys.exit(STOPPED)
         except KeyboardInterrupt:
             _fail("interrupted", 130)
 

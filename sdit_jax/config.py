@@ -38,6 +38,11 @@ def default_config(model: Mapping) -> Config:
     config.microbatches = 1  # Parts of a batch that are worked on one after the other: less memory, the same step.
     config.duration = "1600 epochs"  # Durations: "N steps", "N epochs", "N images", "N%" of the whole run, or "never".
 
+    config.mesh = ml_collections.ConfigDict()  # All devices as data x fsdp x tensor; one may be -1, for all that are left.
+    config.mesh.data = -1  # Splits batches.
+    config.mesh.fsdp = 1  # Splits batches, and weights and optimizer state too.
+    config.mesh.tensor = 1  # Splits the inner channels of products.
+
     config.model = ml_collections.ConfigDict(dict(model))  # The fields of models.SDiT.
 
     config.data = ml_collections.ConfigDict()

@@ -60,7 +60,7 @@ def bench_train(runs: int = 10) -> dict:
 def _train(model_config: Config, batch_size: int, machine: dict, runs: int) -> dict:
     config = default_config(model_config)
     config.batch_size, config.ema.half_life = batch_size, 10_000.0
-    model, schedule, mesh = build(config.model), make_schedule(config.diffusion), sharding.data_mesh()
+    model, schedule, mesh = build(config.model), make_schedule(config.diffusion), sharding.make_mesh()
     data = random_images(DATA, model.image_size, model.channels)
     sizes = {"size": model.image_size, "channels": model.channels, "batch_size": batch_size}
     feed = make_batches(data, config.data, mesh, **sizes, seed=0)

@@ -1,6 +1,7 @@
-"""Which images a step shows, and how, as a pure function of (seed, step, shard): nothing to save, nothing to rewind."""
+"""Which images a step shows, and how, as a pure function of (seed, step): nothing to save, nothing to rewind."""
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ AUGMENTATION = 1  # The third word of the seeds of flips and windows; permutatio
 
 
 class Showing(NamedTuple):
-    """One shard's part of a batch: which images, which of them mirrored, and the upper left corners of their windows."""
+    """A batch, or some rows of it: which images, which of them mirrored, and the upper left corners of their windows."""
 
     index_B: np.ndarray  # int64, into the data set.
     flip_B: np.ndarray  # bool.
@@ -17,7 +18,7 @@ class Showing(NamedTuple):
 
 
 class Order:
-    """`order(step)` is the shard's part of the global batch of a step, whatever was asked before.
+    """`order(step)` is the batch of a step, or those `rows` of it that this process holds, whatever was asked before.
 
     The data are an endless row of epochs, each a permutation drawn from (seed, epoch); step s is the s-th run of `batch_size`
     images in that row, so that a batch may span two epochs and every epoch shows each image once. Flips and windows are drawn
@@ -25,21 +26,17 @@ class Order:
     """
 
     def __init__(
-        self, length: int, *, batch_size: int, seed: int, flip: bool = False, margin: int = 0, shard: int = 0, shards: int = 1
+        self, length: int, *, batch_size: int, seed: int, flip: bool = False, margin: int = 0, rows: Sequence[int] | None = None
     ):
-        if batch_size % shards:
-            raise ValueError(f"batch size {batch_size} does not divide over {shards} shards")
         self.length, self.batch_size, self.seed, self.flip, self.margin = length, batch_size, seed, flip, margin
-        self.local = slice(shard * batch_size // shards, (shard + 1) * batch_size // shards)
-        self.local_batch_size = batch_size // shards
+        self.rows = np.arange(batch_size) if rows is None else np.asarray(rows)
         self._permutation = functools.lru_cache(maxsize=2)(self._draw)
 
     def _draw(self, epoch: int) -> np.ndarray:
         return _generator(self.seed, epoch).permutation(self.length)
 
     def __call__(self, step: int) -> Showing:
-        row = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[self.local]
-        epochs, places = np.divmod(row, self.length)
+        epochs, places = np.divmod(step * self.batch_size + self.rows, self.length)
         index = np.empty_like(places)
         for epoch in np.unique(epochs):
             index[epochs == epoch] = self._permutation(int(epoch))[places[epochs == epoch]]
@@ -48,7 +45,7 @@ class Order:
             generator = _generator(self.seed, step, AUGMENTATION)
             coins = generator.integers(0, 2, self.batch_size).astype(bool)
             corners = generator.integers(0, self.margin + 1, (self.batch_size, 2))
-            flip, corner = (coins if self.flip else np.zeros_like(coins))[self.local], corners[self.local]
+            flip, corner = (coins if self.flip else np.zeros_like(coins))[self.rows], corners[self.rows]
         return Showing(index, flip, corner)
 
 

@@ -27,12 +27,17 @@ class Feed:
 
     road: Batches | Streamed | Resident
     mesh: Mesh
+    batch_size: int  # Over all processes.
     length: int  # Images in the data set.
     shape: tuple[int, int, int]  # Of an image, as it is fitted: the model's and the margin.
 
     def __call__(self, step: int) -> dict[str, jax.Array]:
         """{"image": uint8 (B, H, W, C), "label": int32 (B,)}, global arrays."""
-        return self.road(step) if isinstance(self.road, Resident) else sharding.put_batch(self.road(step), self.mesh)
+        return (
+            self.road(step)
+            if isinstance(self.road, Resident)
+            else sharding.put_batch(self.road(step), self.mesh, self.batch_size)
+        )
 
     def close(self) -> None:
         """Ends what the road has running."""
@@ -64,22 +69,22 @@ def make_batches(
             f"config.data.resident: found 'always', but the images take {nbytes / GiB:.3g} GiB, "
             f"and config.data.memory_GiB is {config.memory_GiB:g}"
         )
-    shard, shards = jax.process_index(), jax.process_count()
     chosen = {"batch_size": batch_size, "seed": seed, "flip": config.flip, "margin": config.margin}
-    order = functools.partial(Order, **chosen, shard=shard, shards=shards)
+    order = functools.partial(Order, **chosen, rows=sharding.rows(mesh, batch_size))
     if isinstance(data, Examples) and streams:
         say_skipped(data)
-        return Feed(Streamed(data, order(len(data)), side, channels, config.resize), mesh, len(data), (side, side, channels))
+        road = Streamed(data, order(len(data)), side, channels, config.resize)
+        return Feed(road, mesh, batch_size, len(data), (side, side, channels))
 
     if isinstance(data, Examples):
         images = decoded(data, side, channels, config.resize)
     else:
         images = dataclasses.replace(data, images=fit(data.images, side, channels, config.resize))
     if config.resident == "always" or (config.resident == "auto" and nbytes * PART <= _accelerator_memory()):
-        road = Resident(images, order(len(images)), sharding.batch_sharding(mesh), sharding.replicated(mesh))
+        road = Resident(images, order(len(images)), mesh)
     else:
         road = Batches(images, order(len(images)))
-    return Feed(road, mesh, len(images), (side, side, channels))
+    return Feed(road, mesh, batch_size, len(images), (side, side, channels))
 
 
 def _accelerator_memory() -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from sdit_jax.config import Config, InputError
 from sdit_jax.data.transforms import to_channels
@@ -45,11 +46,12 @@ class Evaluators:
             yield from part(params)
 
 
-def make_evaluator(config: Config, model: SDiT, schedule: Schedule) -> Evaluators:
+def make_evaluator(config: Config, model: SDiT, schedule: Schedule, mesh: Mesh | None = None) -> Evaluators:
     """evaluate(params): all that `config.evaluation.names` asks for. What can be wrong is found here, before training.
 
-    "fd_classifier", "fid": scores of `n` samples against each split, as `fd_classifier/train`, and without reference, as
-    `accuracy_classifier`. "loss": loss terms on the test split at evenly spaced timesteps and their mean, as `loss/test/t499`.
+    "fd_classifier", "fid": scores of `n` samples, drawn by all devices of the mesh, against each split, as
+    `fd_classifier/train`, and without reference, as `accuracy_classifier`. "loss": loss terms on the
+    test split at evenly spaced timesteps and their mean, as `loss/test/t499`.
     Raises InputError for unknown names, missing weights, and fewer samples than a distance needs.
     """
     chosen = config.evaluation
@@ -70,7 +72,7 @@ def make_evaluator(config: Config, model: SDiT, schedule: Schedule) -> Evaluator
             channels_for(ruler, images.images[:1])
     evaluators: list[Evaluator] = []
     if rulers:
-        evaluators.append(_distances(config, model, schedule, rulers, references))
+        evaluators.append(_distances(config, model, schedule, mesh, rulers, references))
     if "loss" in names:
         evaluators.append(_loss(model, schedule, references, config))
 
@@ -99,11 +101,12 @@ def make_ruler(distance: str, source: str, inception: str = "", named: str = "")
     return classifier_features(name)
 
 
-def _distances(config, model, schedule, rulers, references) -> Evaluator:
+def _distances(config, model, schedule, mesh, rulers, references) -> Evaluator:
     chosen = config.evaluation
     sampler = make_sampler(
-        model, schedule, method=chosen.sampler, steps=chosen.steps, guidance=chosen.guidance, clip_x0=config.diffusion.clip_x0
-    )
+        model, schedule, method=chosen.sampler, steps=chosen.steps, guidance=chosen.guidance,
+        clip_x0=config.diffusion.clip_x0, mesh=mesh,
+    )  # fmt: skip
     labels = example_labels(chosen.n, model.num_classes)
     meant = model.num_classes and chosen.guidance != 0
 

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 
 from sdit_jax.layers.linear import Linear, for_each
 from sdit_jax.ops import wkv
+from sdit_jax.sharding import constrained
 
+INNER, OUTER = ("batch", "tokens", "inner"), ("batch", "tokens", "channels")
 UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1/sqrt(fan_in)
 
 
@@ -58,13 +60,14 @@ class TimeMix(nn.Module):
         def project(name, mu):
             linear, own = _linear(D, dtype=self.dtype, name=name), mixed(x_BLC, shifted, mu)
             if tail_LC is None:
-                return linear(own)
+                return constrained(linear(own), *INNER)
             own, common = linear(own, mixed(tail_LC[1:], tail_LC[:-1], mu))
-            return jnp.concatenate([own, for_each(common, len(own))], 1)
+            return constrained(jnp.concatenate([own, for_each(common, len(own))], 1), *INNER)
 
         k, v, r = project("key", mu_k), project("value", mu_v), project("receptance", mu_r)
         y, _ = wkv(jnp.exp(decay), first, k, v, bidirectional=self.bidirectional, implementation=self.implementation)
-        return _linear(D, dtype=self.dtype, out_dtype=x_BLC.dtype, name="output")(nn.sigmoid(r) * y)
+        output = _linear(D, dtype=self.dtype, out_dtype=x_BLC.dtype, name="output")
+        return constrained(output(nn.sigmoid(r) * y), *OUTER)
 
 
 class ChannelMix(nn.Module):
@@ -82,6 +85,7 @@ class ChannelMix(nn.Module):
         mu_r = self.param("mu_r", lambda _: (h / D) ** descent)
 
         shifted = token_shift(x_BLC)
-        k = jnp.square(nn.relu(_linear(4 * D, dtype=self.dtype, name="key")(mixed(x_BLC, shifted, mu_k))))
+        k = constrained(_linear(4 * D, dtype=self.dtype, name="key")(mixed(x_BLC, shifted, mu_k)), *INNER)
         r = _linear(D, dtype=self.dtype, name="receptance")(mixed(x_BLC, shifted, mu_r))
-        return nn.sigmoid(r) * _linear(D, dtype=self.dtype, out_dtype=x_BLC.dtype, name="value")(k)
+        value = _linear(D, dtype=self.dtype, out_dtype=x_BLC.dtype, name="value")
+        return nn.sigmoid(r) * constrained(value(jnp.square(nn.relu(k))), *OUTER)

@@ -13,6 +13,7 @@ from sdit_jax.layers.linear import WEIGHTED, Linear, for_each
 from sdit_jax.layers.reconstruction import Reconstruction
 from sdit_jax.layers.rwkv import UNIFORM, ChannelMix, TimeMix
 from sdit_jax.layers.spiking import Spiking
+from sdit_jax.sharding import constrained
 
 XAVIER = nn.initializers.xavier_uniform()
 MAX_UNROLL = 4
@@ -155,6 +156,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x_BLC, skip_BLC, layer):
         _, L, D = x_BLC.shape
+        x_BLC = constrained(x_BLC, "batch", "tokens", "channels")
         if self.fuses_skip:
             fuse = Linear(D, dtype=self.dtype, out_dtype=x_BLC.dtype, kernel_init=XAVIER, name="skip")
             x_BLC = fuse(jnp.concatenate([x_BLC, skip_BLC], -1))

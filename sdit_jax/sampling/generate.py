@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from sdit_jax import images, sharding
 from sdit_jax.diffusion.guidance import guided
@@ -14,18 +16,31 @@ from sdit_jax.diffusion.schedule import Schedule
 from sdit_jax.models import SDiT, cast_weights
 
 
+class Sampler(NamedTuple):
+    """A compiled program, called as it is, and the devices that share its batches."""
+
+    program: Callable
+    mesh: Mesh
+
+    def __call__(self, *arguments):
+        return self.program(*arguments)
+
+
 def make_sampler(
-    model: SDiT, schedule: Schedule, *, method: str, steps: int, guidance: float, clip_x0: bool, path: bool = False
-) -> Callable:
+    model: SDiT, schedule: Schedule, *, method: str, steps: int, guidance: float, clip_x0: bool, path: bool = False,
+    mesh: Mesh | None = None,
+) -> Sampler:  # fmt: skip
     """Compiled (params, labels_B, index_B, seed) -> uint8 images (B, H, W, C): whole trajectories.
 
-    Image i draws its noise from fold_in(seed, i), whatever stands beside it in the batch. With `path` the result is (images,
+    Image i draws its noise from fold_in(seed, i), whatever stands beside it in the batch. Batches are split over
+    all devices, of the given mesh or as they are, and each holds all weights. With `path` the result is (images,
     what each step took for them (steps, B, H, W, C)).
     """
-    mesh = sharding.data_mesh()
-    everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+    mesh = mesh or sharding.make_mesh()
+    everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh, mesh.axis_names)
 
     def trajectory(params, y_B, index_B, seed):
+        y_B, index_B = jax.lax.with_sharding_constraint((y_B, index_B), split)  # Here, as processes cannot pass it so.
         keys_B2 = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(jax.random.key(seed), i)))(index_B)
         x_T = normal(keys_B2[:, 0], jnp.zeros((len(y_B), model.image_size, model.image_size, model.channels)))
         weights = cast_weights(model, params)
@@ -37,11 +52,12 @@ def make_sampler(
         drawn = sample(denoise, x_T, schedule, method=method, steps=steps, key=keys_B2[:, 1], clip_x0=clip_x0, path=path)
         return jax.tree.map(images.to_uint8, drawn)
 
-    return jax.jit(trajectory, in_shardings=(everywhere, split, split, everywhere), out_shardings=everywhere)
+    program = jax.jit(trajectory, in_shardings=everywhere, out_shardings=everywhere)
+    return Sampler(program, mesh)
 
 
 def generate(
-    sampler: Callable, params, labels_N: np.ndarray, *, seed: int, batch_size: int,
+    sampler: Sampler, params, labels_N: np.ndarray, *, seed: int, batch_size: int,
     progress: Callable = iter, parts: Path | None = None,
 ) -> np.ndarray:  # fmt: skip
     """One image per label, uint8 (N, H, W, C); image i is a function of (seed, i, label), to rounding at any batch size.
@@ -49,9 +65,9 @@ def generate(
     Batches are rounded up to the number of devices. `progress` wraps the list of batches. With `parts`, a folder, finished
     batches are kept there as arrays and not drawn again: it must be asked for with the same arguments. Damaged ones are.
     """
-    devices = jax.device_count()
+    devices = sampler.mesh.size
     batch_size = -(-min(batch_size, len(labels_N)) // devices) * devices
-    params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
+    params = jax.device_put(params, sharding.replicated(sampler.mesh))
     made = []
     for start in progress(range(0, len(labels_N), batch_size)):
         path = parts / f"{start:08d}-{start + batch_size:08d}.npy" if parts else None

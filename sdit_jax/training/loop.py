@@ -3,10 +3,12 @@
 import json
 import logging
 import math
+import sys
 import time
 from collections import deque
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +19,19 @@ from sdit_jax import images, sharding
 from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import Config, InputError
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
-from sdit_jax.training.metrics import MetricWriter
+from sdit_jax.training.metrics import MetricWriter, NoWriter
 from sdit_jax.training.plan import Plan, make_plan
-from sdit_jax.training.progress import Progress, StopRequest
+from sdit_jax.training.progress import Nowhere, Progress, StopRequest
 from sdit_jax.training.state import TrainState
 from sdit_jax.training.step import Health, compiled, empty_averages, make_train_step
 
-# Fields that may differ when a run goes on: they do not change what is trained.
-MAY_CHANGE = ("checkpoint.", "log.", "samples.", "evaluation.", "data.dir", "data.memory_GiB", "data.resident")
+# Fields that may differ when a run goes on: they do not change what is trained, but for rounding.
+MAY_CHANGE = ("mesh.", "checkpoint.", "log.", "samples.", "evaluation.", "data.dir", "data.memory_GiB", "data.resident")
 log = logging.getLogger(__name__)
+
+
+class Stopped(Exception):
+    """A run was asked to stop before its end: one line with the step that is saved."""
 
 
 class TrainingFailed(RuntimeError):
@@ -37,32 +43,39 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
 
     Batches, noise and label dropout are functions of (seed, step), so a run that was stopped and went on equals one that was
     not, to the bit. Writes `config.json`, `checkpoints/`, `metrics.jsonl`, TensorBoard events and `samples/STEP.png`.
-    SIGTERM and Ctrl-C save and return. With `dry_run`, prints what it would do, writes nothing and returns None.
+    With `dry_run`, prints what it would do, writes nothing and returns None. Of many processes, each calls this.
 
-    Raises InputError for a mistake in the configuration or the folder, TrainingFailed where the loss is not finite.
+    Raises:
+      InputError: a mistake in the configuration or the folder.
+      TrainingFailed: the loss, or a parameter, is not finite.
+      Stopped: SIGTERM, Ctrl-C, or a preemption notice to any process; the last step is saved.
     """
     # 1. Everything that can be wrong with the configuration is found before anything is written.
     plan = make_plan(config)
     _check_same_run(config, workdir)
     if dry_run:
-        print(config, plan.overview(), plan.describe(), "dry run: nothing was written", sep="\n")
+        print(config, plan.overview(), plan.headline(), plan.describe(), "dry run: nothing was written", sep="\n")
         return None
     fields.make_folder(workdir)
+    writes = jax.process_index() == 0  # Logs and pictures; checkpoints are written by all.
+    log.info("%s", plan.headline())
+    logging.getLogger("sdit_jax").setLevel(logging.INFO if writes else logging.WARNING)
     log.info("%s", plan.describe())
 
     # 2. The state: the newest checkpoint that can be read, else a new one.
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())  # First in, last out: it listens until the last save is finished.
-        if jax.process_index() == 0:
+        if writes:
             stack.enter_context(fields.only_user(workdir, "is training in this run folder"))
-        checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
+        checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep, plan.checkpoint_every))
         state = plan.new_state()
         state = checkpoints.restore(like=state) or state
         start = int(state.step)
         if start >= plan.total_steps:
             log.info("%s has already reached step %d of %d: nothing to do", workdir, start, plan.total_steps)
             return state
-        fields.save(config, workdir / "config.json")
+        if writes:
+            fields.save(config, workdir / "config.json")
         log.info("starting at step %d: compiling", start)
 
         # 3. What happens at every step, and now and then.
@@ -76,25 +89,22 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
             cost["seconds"], cost["flops"] / 1e9, cost["bytes"] / 2**30,
         )  # fmt: skip
         draw = _grid_drawer(plan, workdir)
-        writer = stack.enter_context(closing(MetricWriter(workdir, start)))
+        writer: Any = stack.enter_context(closing(MetricWriter(workdir, start) if writes else NoWriter()))
         writer.write_hparams(config.to_dict())
-        progress = stack.enter_context(closing(Progress(plan.total_steps * config.batch_size, start * config.batch_size)))
+        images_seen = plan.total_steps * config.batch_size, start * config.batch_size
+        progress = stack.enter_context(closing(Progress(*images_seen, sys.stderr if writes else Nowhere())))
         averages, window_start, clock = jax.tree.map(jnp.copy, empty), start, time.monotonic()
         unread: deque[tuple[int, Health]] = deque()
 
         if stop:
-            log.warning("asked to stop before step %d: nothing new to save", start + 1)
-            return state
+            raise Stopped(f"asked to stop before step {start + 1}: nothing new to save; the same command goes on")
 
         # 4. The loop. The health of a step is read while the next one runs, except before something is kept.
         for step in range(start + 1, plan.total_steps + 1):
             state, averages, health = train_step(state, averages, plan.batches(step - 1))
-            stopping = bool(stop)  # Read once: a signal may come at any time.
+            stopping = bool(stop) or checkpoints.preempted(step)  # Read once: a signal may come at any time.
             last = step == plan.total_steps or stopping
-            due = {
-                name: last or (every > 0 and step % every == 0)
-                for name, every in (("log", plan.log_every), ("save", plan.checkpoint_every))
-            }
+            due = {"log": last or (plan.log_every > 0 and step % plan.log_every == 0), "save": checkpoints.due(step) or last}
             draws = step == plan.total_steps or (plan.samples_every > 0 and step % plan.samples_every == 0 and not stopping)
             evaluates = plan.evaluate_every > 0 and (
                 step == plan.total_steps or (step % plan.evaluate_every == 0 and not stopping)
@@ -123,15 +133,14 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
                 if draws:
                     writer.write_images(step, {"samples": draw(step, state)})
                 if evaluates:
-                    writer.write_scalars(step, _evaluated(plan.evaluate, state, workdir))
+                    writer.write_scalars(step, _evaluated(plan, state, workdir if writes else None))
                 writer.flush()
                 clock += time.monotonic() - began
                 progress.restart_clock()
             if due["save"]:  # After what is drawn and measured: if that is cut short, it is done again.
                 checkpoints.save(state)
             if stopping:
-                log.warning("asked to stop: saved step %d; the same command goes on from there", step)
-                break
+                raise Stopped(f"asked to stop: saved step {step}; the same command goes on from there")
         return state
 
 
@@ -176,16 +185,19 @@ def check_health(step: int, health: Health, state: TrainState, checkpoints: Chec
     return terms["loss"]
 
 
-def _evaluated(evaluate, state: TrainState, workdir: Path) -> dict[str, float]:
+def _evaluated(plan: Plan, state: TrainState, workdir: Path | None) -> dict[str, float]:
     """All that the evaluators say of the averaged and of the raw weights, as evaluation/ema/NAME and evaluation/raw/NAME.
 
-    The same goes to `evaluation.jsonl` with its protocol, one line per step and kind of weights.
+    With a folder, the same goes to its `evaluation.jsonl` with its protocol, one line per step and kind of weights.
     """
-    scalars = {}
+    scalars, evaluate = {}, plan.evaluate
+    assert evaluate is not None
     for weights, params in (("ema", state.ema), ("raw", state.params)):
-        if params is not None:
-            values = dict(evaluate(params))
-            scalars |= {f"evaluation/{weights}/{name}": value for name, value in values.items()}
+        if params is None:
+            continue
+        values = dict(evaluate(sharding.local(params, plan.mesh)))
+        scalars |= {f"evaluation/{weights}/{name}": value for name, value in values.items()}
+        if workdir:
             record = {"step": int(state.step), "weights": weights, "values": values, "protocol": evaluate.protocol}
             with (workdir / "evaluation.jsonl").open("a") as lines:
                 lines.write(json.dumps(record) + "\n")
@@ -203,15 +215,17 @@ def _grid_drawer(plan: Plan, workdir: Path):
         steps=chosen.steps,
         guidance=chosen.guidance,
         clip_x0=plan.config.diffusion.clip_x0,
+        mesh=plan.mesh,
     )
     labels = example_labels(chosen.n, plan.model.num_classes)
 
     def draw(step, state):
         weights = state.params if state.ema is None else state.ema
-        made = generate(sampler, weights, labels, seed=plan.config.seed, batch_size=chosen.n)
+        made = generate(sampler, sharding.local(weights, plan.mesh), labels, seed=plan.config.seed, batch_size=chosen.n)
         picture = images.grid(made)
-        (workdir / "samples").mkdir(exist_ok=True)
-        images.save_png(picture, workdir / "samples" / f"{step:08d}.png")
+        if jax.process_index() == 0:
+            (workdir / "samples").mkdir(exist_ok=True)
+            images.save_png(picture, workdir / "samples" / f"{step:08d}.png")
         return picture
 
     return draw

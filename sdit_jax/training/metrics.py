@@ -56,6 +56,16 @@ class MetricWriter:
         self.events.close()
 
 
+class NoWriter:
+    """Writes nothing: the writer of all processes but one."""
+
+    def __getattr__(self, name):
+        return lambda *_: None
+
+    def close(self) -> None:
+        pass
+
+
 def _step(line: str) -> int | None:
     """The step of a line; None for one that was cut short."""
     try:

@@ -39,24 +39,26 @@ class Plan:
     evaluate: Evaluators | None  # Where the configuration asks for it.
 
     def new_state(self) -> TrainState:
-        """The state before the first step, on every device of the mesh."""
-        make = jax.jit(
-            lambda: create(self.model, self.tx, self.config.seed, self.config.ema.half_life > 0),
-            out_shardings=sharding.replicated(self.mesh),
+        """The state before the first step, laid out on the mesh."""
+        make = lambda: create(self.model, self.tx, self.config.seed, self.config.ema.half_life > 0)
+        return jax.jit(make, out_shardings=sharding.shardings(self.mesh, jax.eval_shape(make)))()
+
+    def headline(self) -> str:
+        """Which process this is, on what, and how the batch is split: what every process says first."""
+        mesh = " x ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
+        return (
+            f"process {jax.process_index()} of {jax.process_count()}, {jax.device_count()} devices "
+            f"({jax.devices()[0].device_kind}), mesh {mesh}, batch {self.config.batch_size}"
+            + (f" in {self.config.microbatches} parts" if self.config.microbatches > 1 else "")
         )
-        return make()
 
     def describe(self) -> str:
-        """A few lines for a person: devices, sizes, durations."""
+        """A few lines for a person: data, sizes, durations."""
         config, images = self.config, self.batches.length
         parameters = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(self.new_state).params))
-        device = jax.devices()[0]
         half_life = f"{config.ema.half_life:,.0f} images" if config.ema.half_life else "off"
         return "\n".join(
             [
-                f"process {jax.process_index()} of {jax.process_count()}, "
-                f"{jax.device_count()} devices ({device.device_kind}), batch {config.batch_size}"
-                + (f" in {config.microbatches} parts" if config.microbatches > 1 else ""),
                 f"{config.data.name} {config.data.split}: {self.batches.describe()}",
                 f"{parameters:,} parameters, width {config.model.width}, {config.model.depth + 1} blocks, "
                 f"{config.model.timesteps} spiking steps, products in {config.model.dtype}, EMA half-life {half_life}",
@@ -75,7 +77,7 @@ class Plan:
 def make_plan(config: Config) -> Plan:
     """Reads the data and checks everything. Raises InputError for the first mistake; writes nothing."""
     fields.validate(config)
-    mesh = sharding.data_mesh()
+    mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch_size(config.batch_size, config.microbatches, mesh)
     model = build(config.model)
     schedule = make_schedule(config.diffusion)
@@ -107,5 +109,5 @@ def make_plan(config: Config) -> Plan:
         log_every=steps(config.log.every, "log.every"),
         samples_every=steps(config.samples.every, "samples.every"),
         evaluate_every=evaluate_every,
-        evaluate=make_evaluator(config, model, schedule) if evaluate_every else None,
+        evaluate=make_evaluator(config, model, schedule, mesh) if evaluate_every else None,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 import signal
 import sys
 
+import jax
 from tqdm import tqdm
 
 
@@ -14,6 +15,9 @@ class Nowhere:
 
     def flush(self) -> None:
         pass
+
+    def isatty(self) -> bool:
+        return False
 
 
 class Progress:
@@ -46,7 +50,10 @@ class Progress:
 
 
 class StopRequest:
-    """True once SIGTERM or Ctrl-C came: the loop then saves and ends. A second Ctrl-C interrupts at once."""
+    """True once SIGTERM or Ctrl-C came: the loop then saves and ends. A second Ctrl-C interrupts at once.
+
+    For a process alone: many must stop at the same step, which is what `Checkpoints.preempted` agrees on.
+    """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -54,7 +61,8 @@ class StopRequest:
         self.requested = False
 
     def __enter__(self):
-        self.before = {number: signal.signal(number, self._hear) for number in self.SIGNALS}
+        heard = self.SIGNALS if jax.process_count() == 1 else ()
+        self.before = {number: signal.signal(number, self._hear) for number in heard}
         return self
 
     def __exit__(self, *_):

@@ -17,7 +17,7 @@ from sdit_jax.diffusion.process import add_noise
 from sdit_jax.diffusion.schedule import Schedule
 from sdit_jax.layers.spiking import firing_rates
 from sdit_jax.models import SDiT
-from sdit_jax.training.state import TrainState, ema_decay
+from sdit_jax.training.state import TrainState, create, ema_decay
 
 Averages = dict[str, Average]
 
@@ -94,7 +94,8 @@ def make_train_step(
     def train_step(state: TrainState, averages: Averages, batch):
         key_noise, key_labels = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
         examples = noised(schedule, batch, key_noise)
-        scalars, grads = gradients(model, schedule, state.params, examples, key_labels, config.microbatches)
+        with sharding.on_mesh(mesh):
+            scalars, grads = gradients(model, schedule, state.params, examples, key_labels, config.microbatches)
         updates, optimizer = tx.update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -113,10 +114,11 @@ def make_train_step(
         return TrainState(state.step + 1, params, ema, optimizer), averages, health
 
     everywhere = sharding.replicated(mesh)
+    state = sharding.shardings(mesh, jax.eval_shape(lambda: create(model, tx, config.seed, config.ema.half_life > 0)))
     return jax.jit(
         train_step,
-        in_shardings=(everywhere, everywhere, sharding.batch_sharding(mesh)),
-        out_shardings=everywhere,
+        in_shardings=(state, everywhere, sharding.batch_sharding(mesh)),
+        out_shardings=(state, everywhere, everywhere),
         donate_argnums=(0, 1),
     )
 

@@ -1,4 +1,4 @@
-"""Batches are a pure function of (seed, step, shard)."""
+"""Batches are a pure function of (seed, step)."""
 
 import numpy as np
 import pytest
@@ -41,10 +41,10 @@ def test_a_step_is_the_same_whatever_was_asked_before():
         np.testing.assert_array_equal(asked(step)["image"], batches_of(batch_size=8, seed=3)(step)["image"])
 
 
-@pytest.mark.parametrize("shards", [1, 2, 4])
-def test_shards_make_up_the_global_batch_in_order(shards):
-    whole = batches_of(batch_size=8, seed=1)
-    parts = [batches_of(batch_size=8, seed=1, shard=i, shards=shards) for i in range(shards)]
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_rows_of_all_processes_make_up_the_global_batch_in_order(processes):
+    whole, rows = batches_of(batch_size=8, seed=1), np.split(np.arange(8), processes)
+    parts = [batches_of(batch_size=8, seed=1, rows=part) for part in rows]
     for step in (0, 6, 29):  # The batch of step 6 spans two epochs.
         for name, expected in whole(step).items():
             np.testing.assert_array_equal(np.concatenate([part(step)[name] for part in parts]), expected)
@@ -53,8 +53,3 @@ def test_shards_make_up_the_global_batch_in_order(shards):
 def test_seeds_give_different_orders():
     orders = {tuple(shown(batches_of(batch_size=10, seed=seed), range(5))) for seed in range(8)}
     assert len(orders) == 8
-
-
-def test_a_batch_that_does_not_divide_is_refused_with_its_numbers():
-    with pytest.raises(ValueError, match="100.*8"):
-        batches_of(batch_size=100, seed=0, shards=8)

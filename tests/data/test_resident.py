@@ -20,11 +20,11 @@ STEPS = (0, 1, 2, 30, 1)
 def assert_same_batches(devices):
     """For every kind of order, on all devices."""
     assert jax.device_count() == devices
-    rng, mesh = np.random.default_rng(0), sharding.data_mesh()
+    rng, mesh = np.random.default_rng(0), sharding.make_mesh()
     images = Images(rng.integers(0, 256, (37, 7, 9, 3), np.uint8), rng.integers(0, 10, 37).astype(np.int32))
     for fields in ({}, {"flip": True}, {"margin": 2}, {"flip": True, "margin": 3}):
         order = Order(len(images), batch_size=16, seed=3, **fields)
-        resident = Resident(images, order, sharding.batch_sharding(mesh), sharding.replicated(mesh))
+        resident = Resident(images, order, mesh)
         batches = Batches(images, order)
         for step in STEPS:
             found, expected = resident(step), batches(step)

@@ -18,7 +18,7 @@ FIELDS = {"flip": True, "resize": "bicubic", "margin": 2, "memory_GiB": 4.0, "re
 def feed(name, directory="", **changes):
     config = ml_collections.ConfigDict(FIELDS | changes)
     data = sources.open_source(name, "train", directory)
-    return make_batches(data, config, sharding.data_mesh(), size=8, channels=3, batch_size=4, seed=1)
+    return make_batches(data, config, sharding.make_mesh(), size=8, channels=3, batch_size=4, seed=1)
 
 
 def test_all_roads_give_the_same_batches(pictures):
