@@ -13,6 +13,7 @@ import pytest
 
 from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import InputError, only_user
+from sdit_jax.sharding.processes import STOPPED
 from sdit_jax.training.loop import TrainingFailed, check_health, train_and_evaluate
 from sdit_jax.training.plan import make_plan
 from sdit_jax.training.state import TrainState
@@ -87,7 +88,7 @@ def metrics_steps(workdir):
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def test_sigterm_saves_and_exits_0_and_the_same_command_ends_where_an_undisturbed_run_does(small, tmp_path):
+def test_sigterm_saves_and_exits_75_and_the_same_command_ends_where_an_undisturbed_run_does(small, tmp_path):
     """With the recipe's own schedule, whose learning rate depends on the step and on the duration."""
     changes = {"duration": "400 steps", "checkpoint.every": "never", "optimizer.schedule": "cosine", "optimizer.warmup": "5%"}
     flags = (f"--workdir={tmp_path / 'run'}", *(f"--config.{name}={value}" for name, value in changes.items()))
@@ -98,7 +99,7 @@ def test_sigterm_saves_and_exits_0_and_the_same_command_ends_where_an_undisturbe
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)  # Schedulers repeat themselves.
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 0, errors
+    assert process.returncode == STOPPED, errors
     assert "same command goes on" in errors
     assert "Traceback" not in errors
     with Checkpoints(tmp_path / "run") as checkpoints:
@@ -114,23 +115,6 @@ def test_two_processes_in_one_run_folder_are_refused(small, tmp_path):
     with only_user(tmp_path, "waits"), pytest.raises(InputError, match="another process is training"):
         train_and_evaluate(small.config(), tmp_path)
     assert not (tmp_path / "config.json").exists()
-
-
-def test_eight_devices_train_as_one_does(small, trained, tmp_path):
-    flags = "--xla_force_host_platform_device_count=8"
-    done = small.run("train", f"--workdir={tmp_path}", XLA_FLAGS=flags, NPROC="16")
-    assert done.returncode == 0, done.stderr
-    assert "8 devices" in done.stderr
-    with Checkpoints(tmp_path) as checkpoints:
-        for which, here in (("params", trained.state.params), ("ema", trained.state.ema)):
-            step, weights = checkpoints.restore_weights(which, here)
-            assert step == 4
-            # Over all parameters: where a gradient vanishes, Adam divides its rounding by itself.
-            ours, theirs = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (here, weights))
-            assert np.linalg.norm(ours - theirs) < 1e-5 * np.linalg.norm(ours)
-    for one, eight in zip(metrics(trained.workdir), metrics(tmp_path), strict=True):
-        for name in ("loss", "gradient_norm"):
-            np.testing.assert_allclose(one[name], eight[name], rtol=1e-5, err_msg=name)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(small, trained, tmp_path):

@@ -1,0 +1,81 @@
+"""How processes are told of each other, and what is refused at once instead of waited for."""
+
+import jax
+import pytest
+
+from sdit_jax.config import InputError
+from sdit_jax.sharding import processes
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """What `jax.distributed.initialize` was called with; nothing is really started, and this machine is in no cluster."""
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **arguments: calls.append(arguments))
+    monkeypatch.setattr(processes, "_on_tpu", lambda: False)
+    for name in ("NUM_TASKS", "NUM_NODES"):
+        monkeypatch.delenv(f"SLURM_STEP_{name}", raising=False)
+    return calls
+
+
+def test_a_process_alone_joins_nobody(joined):
+    processes.start()
+    processes.start(processes=1)
+    assert joined == []
+
+
+def test_what_is_told_is_passed_on(joined, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    processes.start("host:1234", 4, 3)
+    (call,) = joined
+    assert (call["coordinator_address"], call["num_processes"], call["process_id"]) == ("host:1234", 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}, None),
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "4"}, {}),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "2"}, {"local_device_ids": [0, 1]}),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2"}, {}),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, None),  # The batch script, which srun did not start.
+    ],
+)  # fmt: skip
+def test_under_slurm_a_task_with_a_node_for_itself_drives_all_of_its_gpus(joined, monkeypatch, environment, expected):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    processes.start()
+    told = [{name: call[name] for name in call if name == "local_device_ids"} for call in joined]
+    assert told == ([] if expected is None else [expected])
+
+
+def test_tpus_find_each_other(joined, monkeypatch):
+    monkeypatch.setattr(processes, "_on_tpu", lambda: True)
+    processes.start()
+    assert len(joined) == 1 and "coordinator_address" not in joined[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("host", 2, 0), "--coordinator: found 'host', must be host:port"),
+        (("host:1", 0, 0), "--processes: found 0"),
+        (("host:1", 2, 2), "--process: found 2, must be in 0..1, as --processes is 2"),
+        (("host:1", 2, -1), "--process: found -1"),
+        (("", 0, 1), "--process: found 1, needs a --coordinator"),
+        (("", 4, -1), "--processes: found 4, but 1 were started"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(joined, arguments, words):
+    with pytest.raises(InputError, match=words):
+        processes.start(*arguments)
+    assert joined == []
+
+
+def test_processes_that_do_not_come_are_one_line(joined, monkeypatch):
+    def fail(**_):
+        raise RuntimeError("DEADLINE_EXCEEDED: barrier timed out\nmany more lines")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(InputError, match="did not find each other .*num_processes 2.*: DEADLINE_EXCEEDED: barrier timed out$"):
+        processes.start("host:1", 2, 1)
