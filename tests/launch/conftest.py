@@ -1,0 +1,78 @@
+"""A copy of the launch folder beside stand-ins for the programs of a cluster, which write down how they were called."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+# None of these is ever really called: each stands first on the PATH and, unless a test says more, only fails.
+CLUSTER = ("gcloud", "kubectl", "sbatch", "srun", "scancel", "scontrol", "squeue", "sudo", "gcsfuse", "curl")
+
+
+def hear_ctrl_c():
+    """A shell that starts deaf to SIGINT, as behind nohup, stays deaf."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Checkout:
+    """`fake` makes a stand-in; `run` and `start` call a script with them first on the PATH; `calls` says what it called."""
+
+    def __init__(self, path):
+        self.path = path
+        self.bin = path / "bin"
+        self.bin.mkdir()
+        shutil.copytree(ROOT / "launch", path / "launch")
+        for name in ("setup.cfg", "pyproject.toml", "constraints.txt"):
+            shutil.copy(ROOT / name, path)
+        for name in CLUSTER:
+            self.fake(name, "exit 99")
+
+    def fake(self, name, body):
+        """A program of this name, in bash; it notes its call in `calls`, and runs in the checkout's root, $ROOT."""
+        file = self.bin / name
+        file.write_text(f'#!/bin/bash\nROOT={self.path}\necho "{name} $*" >> $ROOT/calls\n{body}\n')
+        file.chmod(0o755)
+
+    def answers(self, name, *codes):
+        """A program that ends with these exit codes, one call after the other."""
+        (self.path / f"{name}.codes").write_text("".join(f"{code}\n" for code in codes))
+        self.fake(name, f"code=$(head -n 1 $ROOT/{name}.codes); sed -i 1d $ROOT/{name}.codes; exit $code")
+
+    def without_environment(self):
+        (self.path / "launch" / "environment.sh").write_text('echo "environment $EXTRAS" >> calls\n')
+
+    def calls(self, name=""):
+        """What was called, in order; with a name, only that program's calls."""
+        file = self.path / "calls"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [line for line in lines if line.split()[0] == name or not name]
+
+    def start(self, *command, cwd=None, **environment):
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "JAX", "EXTRAS"))}
+        environment = own | {"PATH": f"{self.bin}:/usr/bin:/bin", "PAUSE": "0", "POLL": "0"} | environment
+        return subprocess.Popen(
+            ["bash", *map(str, command)], cwd=cwd or self.path, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear_ctrl_c,
+        )  # fmt: skip
+
+    def run(self, *command, cwd=None, **environment):
+        process = self.start(*command, cwd=cwd, **environment)
+        stdout, stderr = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+    def wait_for(self, name, seconds=20):
+        """Waits until a stand-in has made this file."""
+        end = time.monotonic() + seconds
+        while not (self.path / name).exists():
+            assert time.monotonic() < end, f"{name} was not made within {seconds} s"
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return Checkout(tmp_path)
