@@ -26,7 +26,4 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
     if [ -z "$dry_run" ]; then exit; fi
     echo "# in the job, on its first node:"
 fi
-# Under Slurm JAX takes one device per process, unless told of all.
-devices="$(seq -s, 0 $((${SLURM_GPUS_ON_NODE:-8} - 1)))"
-step export JAX_LOCAL_DEVICE_IDS="$devices"
 slurm_step python -m sdit_jax.train "$@" --processes="${SLURM_JOB_NUM_NODES:-NODES}"

@@ -10,7 +10,6 @@ import pytest
 LAUNCH = Path(__file__).parent.parent.parent / "launch"
 # The command in a session of its own, as on another machine; srun answers SIGTERM as the real one does: it kills the step.
 SRUN = """trap 'kill -KILL $step; echo srun killed the step >> $ROOT/calls; exit 143' TERM
-echo "devices $JAX_LOCAL_DEVICE_IDS" >> $ROOT/calls
 while [ "${1#--}" != "$1" ]; do shift; done
 setsid "$@" & step=$!
 echo $step > $ROOT/step
@@ -69,7 +68,6 @@ def test_only_a_run_stopped_before_its_end_is_queued_again(slurm, code, state, q
     command = "python -m sdit_jax.train --config=a b --processes=2"
     assert slurm.calls("python") == [command]
     assert slurm.calls("srun") == [f"srun --kill-on-bad-exit=0 --cpus-per-task=8 {command}"]
-    assert slurm.calls("devices") == ["devices 0,1,2,3"]
 
 
 def test_the_warning_reaches_the_step_and_not_srun(slurm):
