@@ -40,6 +40,13 @@ def test_also_at_the_releases_width_and_in_a_deep_network(real, remat):
     check(real, remat, 1, 0.2, model__depth=16)
 
 
+@SLOW
+def test_also_in_networks_that_the_constants_were_not_chosen_for(real):
+    other = {"model__bidirectional": True, "model__dtype": "bfloat16", "model__patch_size": 4, "batch_size": 32}
+    check(real, "none", 1, 0.15, model__width=128, model__depth=8, batch_size=8)
+    check(real, "blocks", 1, 0.15, model__width=48, model__depth=6, **other)
+
+
 def test_rematerialisation_and_microbatches_save_what_is_predicted(real):
     """Ratios, as one chooses by: each to 15 %."""
     for a, b in ((("none", 1), ("elementwise", 1)), (("elementwise", 1), ("blocks", 1)), (("none", 1), ("none", 4))):
