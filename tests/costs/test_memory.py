@@ -64,7 +64,7 @@ def test_the_state_is_what_the_arguments_take(real):
 
 
 def test_full_sharding_leaves_each_device_its_part(real):
-    """Of arrays large enough to split, here all but 2 % of the numbers, an eighth."""
+    """An eighth of the arrays that are large enough to split, which most of the numbers are in."""
     config = real.config(model__width=256)
     model, schedule, _, _, state = real.abstract(config)
     of = lambda fsdp: memory(model, schedule, state, jax.sharding.AbstractMesh((1, fsdp, 1), ("data", "fsdp", "tensor")), 2)
