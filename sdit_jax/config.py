@@ -69,6 +69,7 @@ def default_config(model: Mapping) -> Config:
     config.optimizer.b2 = 0.999
     config.optimizer.weight_decay = 0.01
     config.optimizer.clip_norm = 0.0  # Of the global gradient; 0 for none.
+    config.optimizer.base_width = 0  # Width the rate is meant for; that of hidden matrices is times base_width / width. 0: all.
 
     config.ema = ml_collections.ConfigDict()
     config.ema.half_life = 0.0  # In images; 0 keeps no average.
@@ -121,8 +122,9 @@ def validate(config: Config) -> None:
         value = _get(config, name)
         if value < 1:
             raise InputError(f"config.{name}: found {value}, must be at least 1")
-    if config.data.margin < 0:
-        raise InputError(f"config.data.margin: found {config.data.margin}, must be 0 or more")
+    for name in ("data.margin", "optimizer.base_width"):
+        if _get(config, name) < 0:
+            raise InputError(f"config.{name}: found {_get(config, name)}, must be 0 or more")
     positive = ("optimizer.learning_rate",)
     for name in (
         *positive, "optimizer.weight_decay", "optimizer.clip_norm", "ema.half_life", "ema.ramp", "data.memory_GiB",

@@ -129,6 +129,8 @@ def test_an_integer_passes_where_a_float_is_meant():
         ("optimizer.learning_rate", True, "True.*float"),
         ("optimizer.weight_decay", -0.1, "0 or more"),
         ("optimizer.clip_norm", float("inf"), "inf"),
+        ("optimizer.base_width", -1, "-1.*0 or more"),
+        ("optimizer.base_width", 0.5, "0.5.*int"),
         ("optimizer.warmup", "a while", "'a while'"),
         ("ema.half_life", -1.0, "0 or more"),
         ("ema.ramp", -0.1, "0 or more"),

@@ -6,8 +6,11 @@ import importlib.util
 import numpy as np
 import pytest
 
+from sdit_jax.config import duration_steps
+from sdit_jax.laws.compute import cost
 from sdit_jax.models import build
 from sdit_jax.training.plan import make_plan
+from sdit_jax.training.sweep import read_sweep
 
 RECIPE = {  # PAPER section 6.
     "batch_size": 256, "duration": "1600 epochs", "diffusion.schedule": "linear", "diffusion.timesteps": 1000,
@@ -72,3 +75,22 @@ def test_tiny_trains_from_the_original_files(small, tmp_path):
     done = small.run("train", *flags, preset=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "samples" / "00000020.png").is_file()
+
+
+def test_the_scaling_runs_spend_their_budgets(small, get_config):
+    """To a step of 64 images; with more spiking steps at the same cost, and deeper networks."""
+    runs = [run.config for run in read_sweep(str(small.root / "configs" / "scaling.py"), get_config("scaling"))]
+    spent = {}
+    for config in runs:
+        steps = duration_steps(config.duration, "", batch_size=64, epoch_images=1)
+        spent.setdefault(round(np.log10(steps * 64 * cost(build(config.model)).training), 1), []).append(config.model)
+    assert [len(models) for models in spent.values()] == [5, 5 + 4 + 2, 5]
+    assert {(model.depth, model.timesteps) for model in spent[10.3]} == {(2, 1), (2, 2), (2, 4), (2, 8), (2, 16), (4, 4)}
+
+
+def test_the_rates_are_those_of_both_widths_with_a_base_width_and_of_the_wider_without(small, get_config):
+    runs = read_sweep(f"{small.root / 'configs' / 'scaling.py'}:rates", get_config("scaling", "rates"))
+    found = [(run.config.model.width, run.config.optimizer.base_width) for run in runs]
+    assert found == [(24, 24)] * 5 + [(96, 24)] * 5 + [(96, 0)] * 5
+    assert len({run.config.optimizer.learning_rate for run in runs}) == 5
+    assert make_plan(get_config("scaling")).total_steps == 1000

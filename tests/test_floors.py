@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sdit_jax"
 FLOORS = {
     "ops": 0, "layers": 1, "models": 2, "diffusion": 3, "data": 3, "sampling": 4, "evaluation": 5, "training": 6,
-    "benchmarks": 7,  # Measures whole training steps, and is called by a command.
+    "benchmarks": 7, "laws": 7,  # Measure whole steps and whole runs, and are called by commands.
     "costs": 8,  # Counts as benchmarks do, and runs nothing.
     "commands": 9,
 }  # fmt: skip

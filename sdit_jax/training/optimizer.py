@@ -1,8 +1,12 @@
-"""AdamW with a learning-rate schedule and gradient clipping, from optax."""
+"""AdamW with a learning-rate schedule, gradient clipping and rates that carry over between widths, from optax."""
 
+from typing import Any
+
+import jax
 import optax
 
 from sdit_jax.config import Config, InputError
+from sdit_jax.models import SDiT, initial_params
 
 SCHEDULES = ("constant", "linear", "cosine")
 
@@ -25,10 +29,27 @@ def learning_rate(config: Config, total_steps: int, warmup_steps: int) -> optax.
     return optax.join_schedules([optax.linear_schedule(0, peak, warmup_steps), after], [warmup_steps])
 
 
-def adamw(config: Config, rate: optax.Schedule) -> optax.GradientTransformation:
-    """PyTorch's AdamW: decoupled weight decay on every parameter, eps 1e-8; gradients clipped first where asked."""
+def adamw(config: Config, rate: optax.Schedule, model: SDiT | None = None) -> optax.GradientTransformation:
+    """PyTorch's AdamW: decoupled weight decay on every parameter, eps 1e-8; gradients clipped first where asked.
+
+    With a `base_width`, the rate (and so the decay) of the model's hidden matrices is times base_width / width.
+    """
     for name in ("b1", "b2"):
         if not 0 <= config[name] < 1:
             raise InputError(f"config.optimizer.{name}: found {config[name]}, must be in 0..1, 1 excluded")
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(clip, optax.adamw(rate, config.b1, config.b2, weight_decay=config.weight_decay))
+    parts = [clip, optax.adamw(rate, config.b1, config.b2, weight_decay=config.weight_decay)]
+    if config.base_width and model is not None:
+        parts.append(optax.masked(optax.scale(config.base_width / model.width), hidden_matrices(model)))
+    return optax.chain(*parts)
+
+
+def hidden_matrices(model: SDiT) -> Any:
+    """True for parameters whose fan-in grows with the width: matrices of blocks and the head, not what reads pixels or labels.
+
+    Adam moves each entry by about its rate, so that a sum over `width` entries moves by more the wider it is, unless the rate
+    falls as 1 / width. Source: muP's rule for Adam, Yang et al. 2022 (arXiv 2203.03466), table 3; its initial scales are not
+    taken.
+    """
+    narrow, wide = (jax.eval_shape(lambda m=m: initial_params(m, 0)) for m in (model, model.clone(width=2 * model.width)))
+    return jax.tree.map(lambda a, b: a.ndim > 1 and a.shape[-2] != b.shape[-2], narrow, wide)

@@ -104,10 +104,19 @@ def make_plan(config: Config) -> Plan:
     evaluate_every = steps(config.evaluation.every, "evaluation.every")
     rate = optimizer.learning_rate(config.optimizer, total, steps(config.optimizer.warmup, "optimizer.warmup"))
     return Plan(
-        config, mesh, model, schedule, batches, rate, optimizer.adamw(config.optimizer, rate), total,
+        config, mesh, model, schedule, batches, rate, optimizer.adamw(config.optimizer, rate, model), total,
         checkpoint_every=steps(config.checkpoint.every, "checkpoint.every"),
         log_every=steps(config.log.every, "log.every"),
         samples_every=steps(config.samples.every, "samples.every"),
         evaluate_every=evaluate_every,
         evaluate=make_evaluator(config, model, schedule, mesh) if evaluate_every else None,
     )  # fmt: skip
+
+
+def total_steps(config: Config) -> int:
+    """Optimizer steps of a run; data are opened only where its duration counts epochs."""
+    data, epoch_images = config.data, 1
+    parsed = fields.parse_duration(config.duration, "config.duration")
+    if parsed and parsed[1] == "epochs":
+        epoch_images = len(sources.open_source(data.name, data.split, data.dir))
+    return fields.duration_steps(config.duration, "config.duration", batch_size=config.batch_size, epoch_images=epoch_images)

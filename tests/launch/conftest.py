@@ -2,8 +2,8 @@
 
 import os
 import shutil
-import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,9 +14,8 @@ ROOT = Path(__file__).parent.parent.parent
 CLUSTER = ("gcloud", "kubectl", "sbatch", "srun", "scancel", "scontrol", "squeue", "sudo", "gcsfuse", "curl")
 
 
-def hear_ctrl_c():
-    """A shell that starts deaf to SIGINT, as behind nohup, stays deaf."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell that starts deaf to SIGINT, as behind nohup, stays deaf. (Not by preexec_fn: JAX warns of forks.)
+HEARS = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
 
 
 class Checkout:
@@ -56,8 +55,8 @@ class Checkout:
         own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "JAX", "EXTRAS"))}
         environment = own | {"PATH": f"{self.bin}:/usr/bin:/bin", "PAUSE": "0", "POLL": "0"} | environment
         return subprocess.Popen(
-            ["bash", *map(str, command)], cwd=cwd or self.path, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear_ctrl_c,
+            [sys.executable, "-c", HEARS, "bash", *map(str, command)], cwd=cwd or self.path, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
     def run(self, *command, cwd=None, **environment):

@@ -1,12 +1,22 @@
 """AdamW and its schedule against their definitions in float64."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import InputError, default_config
+from sdit_jax.models import build, initial_params
+from sdit_jax.models.presets import preset
 from sdit_jax.training import optimizer
+from sdit_jax.training.state import create
+
+# Of a network: what does not read `width` numbers. All other kernels do.
+READ_FEW = ("patch_embed", "time_embed/hidden", "over_tokens", "smooth")
 
 
 def fields(**changes):
@@ -65,3 +75,38 @@ def test_mistakes_name_the_field(changes, warmup, names):
 def test_momentum_outside_its_range_is_refused():
     with pytest.raises(InputError, match="optimizer.b2"):
         optimizer.adamw(fields(b2=1.0), lambda _: 1.0)
+
+
+def test_a_base_width_scales_the_rate_of_matrices_that_read_the_width():
+    """Decay included. 256 is also the number of frequencies of the timestep, which does not grow with the width."""
+    model = build(preset("digits", width=256))
+    shapes = jax.eval_shape(lambda: initial_params(model, 0))
+    params = jax.tree.map(lambda leaf: np.linspace(0.1, 1, leaf.size, dtype=np.float32).reshape(leaf.shape), shapes)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def second_update(base_width, params):
+        tx = optimizer.adamw(fields(weight_decay=0.1, base_width=base_width), lambda _: 0.01, model)
+        _, state = tx.update(params, tx.init(params), params)
+        return tx.update(params, state, params)[0]
+
+    ratios = jax.tree.map(lambda a, b: np.asarray(b) / np.asarray(a), *(second_update(base, params) for base in (0, 8)))
+    for path, ratio in jax.tree_util.tree_leaves_with_path(ratios):
+        name = "/".join(entry.key for entry in path)
+        reads_width = name.endswith("kernel") and not any(few in name for few in READ_FEW)
+        np.testing.assert_allclose(ratio, 8 / 256 if reads_width else 1, rtol=1e-6, err_msg=name)
+
+
+def test_a_state_with_a_base_width_is_saved_and_restored_and_one_without_is_as_ever(tmp_path):
+    model = build(preset("digits", width=8))
+    make = jax.jit(lambda tx: create(model, tx, 0, False), static_argnums=0)
+    plain, given, scaled = (
+        make(optimizer.adamw(fields(base_width=base), lambda _: 0.1, m)) for base, m in ((0, None), (0, model), (4, model))
+    )
+    assert jax.tree.structure(plain) == jax.tree.structure(given)
+    saved = jax.tree.map(lambda leaf: leaf + 1, scaled)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(saved)
+        checkpoints.wait()
+        found = checkpoints.restore(like=scaled)
+    assert found is not None
+    jax.tree.map(np.testing.assert_array_equal, found, saved)

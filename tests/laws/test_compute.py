@@ -1,0 +1,19 @@
+"""A network's cost against its traced program and its parameters."""
+
+import jax
+import jax.numpy as jnp
+
+from sdit_jax.laws.compute import cost
+from sdit_jax.models import build, initial_params
+from sdit_jax.models.presets import preset
+
+
+def test_the_cost_is_that_of_the_traced_products_and_of_wkv_at_any_number_of_spiking_steps(program_macs):
+    model = build(preset("digits", width=24, depth=4, image_size=16, reconstruction=False))
+    params = jax.eval_shape(lambda: initial_params(model, 0))
+    x, t, y = jnp.zeros((1, 16, 16, 1)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
+    products = program_macs(jax.make_jaxpr(lambda params: model.apply({"params": params}, x, t, y))(params).jaxpr)
+    tokens, blocks = (16 // 4) ** 2 + 1, 5
+    assert cost(model).training == 6 * (products + 3 * tokens * 24 * blocks)
+    assert cost(model).parameters == sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert cost(model.clone(timesteps=16)) == cost(model)
