@@ -139,9 +139,41 @@ def test_a_mistake_in_importing_is_one_line_and_writes_nothing(small, tmp_path, 
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("verb", ["train", "sample", "import_release", "bench", "sweep", "scaling"])
+@pytest.mark.parametrize("verb", ["train", "sample", "import_release", "bench", "sweep", "scaling", "plan"])
 def test_help_shows_examples_and_flags(small, verb):
     done = small.run(verb, "--help")
     assert done.returncode == 0
     assert f"python -m sdit_jax.{verb}" in done.stdout
     assert "--out:" in done.stdout or "--workdir:" in done.stdout
+
+
+PLANNING_MISTAKES = {
+    "unknown chip": (("--chip=v9",), ("--chip", "v9", "v5p")),
+    "no chip": ((), ("--chip", "missing")),
+    "mesh": (("--chip=v5p", "--devices=8", "--config.mesh.fsdp=3"), ("config.mesh", "fsdp 3", "8")),
+    "out of a folder that is not there": (("--chip=v5p", "--out=/nowhere/plan.json"), ("--out", "/nowhere/plan.json")),
+}
+
+
+@pytest.mark.parametrize("mistake", PLANNING_MISTAKES)
+def test_a_mistake_in_planning_is_one_line(small, mistake):
+    flags, words = PLANNING_MISTAKES[mistake]
+    assert_one_clear_line(small.run("plan", "--config=configs/digits.py:tiny", *flags), *words)
+
+
+def test_a_plan_says_what_it_writes(small, tmp_path):
+    flags = (
+        "--config=configs/digits.py:tiny",
+        "--devices=8",
+        "--chip=v5e",
+        "--weak_scaling",
+        f"--out={tmp_path / 'plan.json'}",
+    )
+    done = small.run("plan", *flags)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "plan.json").read_text())
+    assert found["devices"] == 8 and found["images"] == 2 and found["parameters"] == 17_017
+    assert "17,017 parameters" in done.stdout and "fits" in done.stdout
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ") and "x 1 x 1" in line]
+    assert [row["devices"] for row in found["weak_scaling"]] == [2**i for i in range(13)]
+    assert len(rows) == 13 and rows[-1].startswith("| 4,096 | 4096 x 1 x 1 | 16 |")

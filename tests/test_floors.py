@@ -10,7 +10,8 @@ PACKAGE = ROOT / "sdit_jax"
 FLOORS = {
     "ops": 0, "layers": 1, "models": 2, "diffusion": 3, "data": 3, "sampling": 4, "evaluation": 5, "training": 6,
     "benchmarks": 7, "laws": 7,  # Measure whole steps and whole runs, and are called by commands.
-    "commands": 8,
+    "costs": 8,  # Counts as benchmarks do, and runs nothing.
+    "commands": 9,
 }  # fmt: skip
 BESIDE = (
     "checkpoint",

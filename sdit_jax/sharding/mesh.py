@@ -70,7 +70,7 @@ def batch_sharding(mesh: Mesh | AbstractMesh, axes: Sequence[str] = BATCH) -> Na
     return NamedSharding(mesh, PartitionSpec(tuple(axes)))
 
 
-def check_batch_size(batch_size: int, microbatches: int, mesh: Mesh) -> None:
+def check_batch_size(batch_size: int, microbatches: int, mesh: Mesh | AbstractMesh) -> None:
     """Raises InputError where a batch does not divide over `data` and `fsdp`, or into as many microbatches."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % parts:
