@@ -10,7 +10,7 @@ A step does, in each of its microbatches:
     data     all-reduce of the gradients, as far as they are on a device
     fsdp     all-gather of the sharded weights, forward and backward; reduce-scatter of their gradients; all-reduce of the rest
     tensor   of each block, all-reduce of what leaves time mix and channel mix (again where remat="blocks"); backward of the
-             gradients of their four split inputs; and all-gather of the gradients of the projected reconstruction tokens
+             gradients of their four split inputs
 
 Reconstruction tokens are projected once for all images. Their gradients are summed over images before they are multiplied,
 three arrays of a block beside the gradients; and where weights are sharded the compiler sums the projections themselves too,
@@ -72,7 +72,6 @@ def collectives(model: SDiT, params: Any, mesh: Mesh | AbstractMesh, images: int
         Collective("fsdp", "reduce-scatter", "gradients of sharded weights", sharded),
         Collective("fsdp", "all-reduce", "other gradients, and projected tokens", whole + common * (1 + forward)),
         Collective("tensor", "all-reduce", "activations and their gradients", summed + projected),
-        Collective("tensor", "all-gather", "gradients of projected tokens", projected * images / microbatches),
     ]
     return [dataclasses.replace(each, bytes=microbatches * each.bytes) for each in in_each]
 

@@ -76,8 +76,7 @@ def _for_each_fwd(x___, batch):
 
 
 def _for_each_bwd(batch, _, g_B___):
-    ones = jnp.ones((1, batch), g_B___.dtype)
-    return (jnp.matmul(ones, g_B___.reshape(batch, -1), precision="highest").reshape(g_B___.shape[1:]),)
+    return (jnp.tensordot(jnp.ones(batch, g_B___.dtype), g_B___, 1, precision="highest"),)
 
 
 for_each.defvjp(_for_each_fwd, _for_each_bwd)
