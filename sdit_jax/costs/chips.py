@@ -4,7 +4,7 @@ FLOP/s are those of dense matrix products with float32 sums. "float32" is what J
 operands (`jax.lax.Precision.DEFAULT`): bfloat16 on TPUs, TensorFloat-32 on GPUs. Links and network are bytes per second that a
 chip can send, one way; vendors of both kinds of chip print twice that, both ways added.
 
-Sources, as read in their stored copies:
+Sources, as read in November 2026:
   v5p   docs.cloud.google.com/tpu/docs/v5p-training: 459 TFLOPs (BF16), 95 GiB, 2765 GBps, ICI 1200 GBps bidirectional, DCN
         50 Gbps per chip, 3D torus, largest job 6144 chips
   v6e   docs.cloud.google.com/tpu/docs/v6e: 918 TFLOPs, 32 GB, 1638 GBps, ICI 800 GBps bidirectional, 2D torus, 256 chips;

@@ -13,6 +13,8 @@ import pytest
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
+from sdit_jax.costs.memory import memory
+from sdit_jax.diffusion import schedule
 from sdit_jax.models import build
 from sdit_jax.models.presets import PRESETS, preset
 from sdit_jax.sharding.layout import LARGE, describe, shardings, spec
@@ -20,6 +22,7 @@ from sdit_jax.sharding.mesh import AXES
 from sdit_jax.training.state import create
 
 GOLDEN = Path(__file__).parent / "layouts"
+IMAGES = 8  # On each device.
 MESHES = {"8": (2, 2, 2), "256": (8, 16, 2)}
 
 
@@ -40,6 +43,8 @@ def test_the_layout_of_every_preset_is_the_golden_one(name, devices):
     lines += [
         f"{part}: {held(mesh, tree):,} of {held(mesh_of(1, 1, 1), tree):,} bytes per device" for part, tree in parts.items()
     ]
+    needed = memory(build(preset(name)), schedule.linear(1000), state, mesh, IMAGES)
+    lines.append(f"activations of {IMAGES} images: {needed.kept + needed.transient:,} bytes per device, by sdit_jax.costs")
     found = "\n".join([*lines, "", describe(mesh, state.params), ""])
     path = GOLDEN / f"{name}_{devices}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
