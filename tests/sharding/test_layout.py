@@ -4,6 +4,7 @@ After a change that is meant: `UPDATE_GOLDEN=1 python -m pytest tests/sharding/t
 """
 
 import os
+import re
 from pathlib import Path
 
 import jax
@@ -44,13 +45,17 @@ def test_the_layout_of_every_preset_is_the_golden_one(name, devices):
         f"{part}: {held(mesh, tree):,} of {held(mesh_of(1, 1, 1), tree):,} bytes per device" for part, tree in parts.items()
     ]
     needed = memory(build(preset(name)), schedule.linear(1000), state, mesh, IMAGES)
-    lines.append(f"activations of {IMAGES} images: {needed.kept + needed.transient:,} bytes per device, by sdit_jax.costs")
+    needed = needed.kept + needed.transient
+    lines.append(f"activations of {IMAGES} images: {needed:,} bytes per device, by sdit_jax.costs")
     found = "\n".join([*lines, "", describe(mesh, state.params), ""])
     path = GOLDEN / f"{name}_{devices}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
         path.parent.mkdir(exist_ok=True)
         path.write_text(found)
-    assert found == path.read_text()
+    expected, number = path.read_text(), r"(?<=images: )[\d,]+"
+    assert re.sub(number, "", found) == re.sub(number, "", expected)
+    before = int(re.search(number, expected)[0].replace(",", ""))
+    assert needed == pytest.approx(before, rel=0.02)  # What autodiff keeps differs a little between versions of JAX.
 
 
 def held(mesh, tree):
