@@ -16,9 +16,9 @@ from sdit_jax.models import build
 from sdit_jax.models.presets import preset
 
 ARGUMENTS = {"mnist": False, "rates": False}
-WIDTHS, DEPTH, TIMESTEPS = (16, 20, 24, 32, 48), 2, 4
+WIDTHS, DEPTH, TIMESTEPS = (20, 24, 32, 48, 64), 2, 4  # Wider than the 16 pixels of a patch, or noise cannot pass.
 BUDGETS = {"digits": (6e9, 2e10, 6e10), "mnist": (6e10, 2e11, 6e11)}  # FLOPs.
-DEPTHS = {4: (16, 24)}  # Widths of deeper networks.
+DEPTHS = {4: (20, 24)}  # Widths of deeper networks.
 OTHER_TIMESTEPS = (1, 2, 8, 16)
 RATES, RATE_WIDTHS, RATE_IMAGES = (4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2), (24, 96), 25_600
 
@@ -60,7 +60,7 @@ def sweep(arg=None):
         return
     low, middle, high = BUDGETS[config.data.name]
     runs = [(budget, width, DEPTH, TIMESTEPS) for budget in (low, middle, high) for width in WIDTHS]
-    runs += [(middle, WIDTHS[2], DEPTH, timesteps) for timesteps in OTHER_TIMESTEPS]
+    runs += [(middle, WIDTHS[1], DEPTH, timesteps) for timesteps in OTHER_TIMESTEPS]
     runs += [(middle, width, depth, TIMESTEPS) for depth, widths in DEPTHS.items() for width in widths]
     for budget, width, depth, timesteps in runs:
         images = budget / cost(build(config.model.to_dict() | {"width": width, "depth": depth})).training

@@ -18,9 +18,11 @@ from sdit_jax.laws.collect import LOSSES, collect
 from sdit_jax.laws.draw import draw
 
 OUT = flags.DEFINE_string("out", "", "Folder to write.")
-LOSS = flags.DEFINE_string("loss", "", f"Scalar of metrics.jsonl; by default the first of {', '.join(LOSSES)} that all have.")
+LOSS = flags.DEFINE_string(
+    "loss", "", f"Scalar of metrics.jsonl; by default the first of {', '.join(LOSSES)} that half of them have."
+)
 KEEP_UNFINISHED = flags.DEFINE_bool("keep_unfinished", False, "Keep runs that did not reach their end, as far as they came.")
-RESAMPLES = flags.DEFINE_integer("resamples", 1000, "Of the bootstrap.", lower_bound=1)
+RESAMPLES = flags.DEFINE_integer("resamples", 500, "Of the bootstrap.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Of the bootstrap.", lower_bound=0)
 
 

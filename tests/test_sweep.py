@@ -94,7 +94,6 @@ def test_a_mistake_names_file_run_and_field_before_anything_is_trained(small, co
     [
         (("--run",), ("run 1", "config.model.widht")),
         ((), ("--list, --index, --run",)),
-        (("--list", "--run"), ("--list, --index, --run",)),
         (("--list", "--config.seed=4"), ("config.seed", "set by the sweep")),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 
 from sdit_jax.laws.collect import Collected, Run, differing
 from sdit_jax.laws.isoflop import Valley, growth, valleys
-from sdit_jax.laws.power import EXPONENTS, PowerLaw, bootstrap, fit_power_law, interval
+from sdit_jax.laws.power import EXPONENTS, NOTHING, PowerLaw, bootstrap, fit_power_law, interval
 
 VARIABLES = {"N": "parameters", "D": "images", "T": "timesteps"}
 TOGETHER = 0.999  # Variables whose logarithms correlate more than this cannot be told apart.
@@ -64,6 +64,8 @@ def analyse(collected: Collected, resamples: int, seed: int) -> Analysis:
             for name, (low, high) in intervals.items()
             if name.startswith("exponent") and (low < 1.01 * EXPONENTS[0] or high > 0.99 * EXPONENTS[1])
         ]
+        if intervals["E"][0] < 10 * NOTHING * losses.min():
+            notes.append("E: these runs do not tell it from nothing")
         numbers["error"] = float(np.median(np.abs(law(**x) / losses - 1)))
 
     steps = [run.timesteps for run in runs]

@@ -12,7 +12,7 @@ from sdit_jax.laws.compute import cost
 from sdit_jax.models import build
 from sdit_jax.training.plan import total_steps
 
-# The first that all runs have is the loss: of held-out images at fixed timesteps and noise, else of the last logged window.
+# The first that half of the runs have is the loss: of held-out images at fixed timesteps and noise, else of the last window.
 LOSSES = ("evaluation/ema/loss/test", "evaluation/raw/loss/test", "loss")
 MUST_AGREE = (
     "data.name", "data.split", "model.image_size", "model.channels", "model.learned_variance", "diffusion.schedule",
@@ -47,7 +47,7 @@ class Collected:
 
 
 def collect(folder: Path, loss: str = "", keep_unfinished: bool = False) -> Collected:
-    """All runs right inside of a folder, by name. `loss` is a scalar of metrics.jsonl, by default the first of LOSSES.
+    """All runs right inside of a folder, by name. `loss` is a scalar of metrics.jsonl, by default one of LOSSES.
 
     Runs that did not reach their end, unless `keep_unfinished`, or whose loss is not finite, are left out.
     Raises InputError where there is no such folder, no run is left, or runs differ in what makes losses comparable.
@@ -60,7 +60,8 @@ def collect(folder: Path, loss: str = "", keep_unfinished: bool = False) -> Coll
             runs.append(_read(path, keep_unfinished))
         except InputError as error:
             left_out.append(f"{path.name}: {str(error).removeprefix(f'{path}: ')}")
-    name = loss or next((name for name in LOSSES if all(name in run.losses for run in runs)), LOSSES[-1])
+    measured = lambda name: 2 * sum(name in run.losses for run in runs) >= len(runs)
+    name = loss or next(filter(measured, LOSSES), LOSSES[-1])
     for run in [run for run in runs if not math.isfinite(run.losses.get(name, math.nan))]:
         left_out.append(f"{run.name}: {name} is {run.losses.get(name, 'not measured')}")
         runs.remove(run)
