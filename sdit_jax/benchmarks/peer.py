@@ -35,6 +35,7 @@ def bench_peer(runs: int = 20) -> dict | str:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
     process.start()
+    theirs.close()  # Held by the peer alone: if it ends, waiting for it does too.
     try:
         state_dict, versions = ours.recv()
         step, check = _ours(release.to_params(state_dict), _examples(0))
