@@ -5,6 +5,7 @@ listens, how many there are, and which one it is.
 """
 
 import importlib.util
+import logging
 import os
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sdit_jax.config import InputError
 
 STOPPED = 75  # The exit code of a run that was stopped before its end, and goes on when it is started again (EX_TEMPFAIL).
 WAIT_S, HEARTBEAT_S = 300, 60  # For the other processes to come; until one that says nothing is taken for dead.
+log = logging.getLogger(__name__)
 
 
 def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
@@ -40,15 +42,18 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
     elif (found := _under_slurm()) is not None:
         _initialize(**found)
     elif _on_tpu():
-        _initialize()
+        _initialize(may_be_alone=True)
     if processes and jax.process_count() != processes:
         raise InputError(f"--processes: found {processes}, but {jax.process_count()} were started")
 
 
-def _initialize(**arguments):
+def _initialize(may_be_alone=False, **arguments):
     try:
         jax.distributed.initialize(**arguments, initialization_timeout=WAIT_S, heartbeat_timeout_seconds=HEARTBEAT_S)
     except (RuntimeError, ValueError) as error:
+        if may_be_alone and isinstance(error, ValueError):  # What JAX raises where nothing tells it of a pod.
+            log.warning("these TPUs belong to no pod that is known: this process works alone")
+            return
         told = ", ".join(f"{name} {value}" for name, value in arguments.items()) or "by themselves"
         raise InputError(f"the processes did not find each other ({told}): {str(error).splitlines()[0]}") from None
 

@@ -55,6 +55,18 @@ def test_tpus_find_each_other(joined, monkeypatch):
     assert len(joined) == 1 and "coordinator_address" not in joined[0]
 
 
+def test_tpus_in_no_pod_work_alone_and_say_so(joined, monkeypatch, caplog):
+    def fail(**_):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(processes, "_on_tpu", lambda: True)
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    processes.start()
+    assert "works alone" in caplog.text
+    with pytest.raises(InputError, match="--processes: found 4, but 1 were started"):
+        processes.start(processes=4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
