@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -47,7 +48,7 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
         raise InputError(f"--processes: found {processes}, but {jax.process_count()} were started")
 
 
-def _initialize(may_be_alone=False, **arguments):
+def _initialize(may_be_alone: bool = False, **arguments: Any):
     try:
         jax.distributed.initialize(**arguments, initialization_timeout=WAIT_S, heartbeat_timeout_seconds=HEARTBEAT_S)
     except (RuntimeError, ValueError) as error:
@@ -58,7 +59,7 @@ def _initialize(may_be_alone=False, **arguments):
         raise InputError(f"the processes did not find each other ({told}): {str(error).splitlines()[0]}") from None
 
 
-def _under_slurm():
+def _under_slurm() -> dict[str, Any] | None:
     """What JAX must be told in a step of several tasks (it finds the rest); None elsewhere, also in the batch script itself.
 
     JAX gives each task one GPU; a task that has a node for itself drives all of its GPUs.
