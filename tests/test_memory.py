@@ -12,7 +12,7 @@ from sdit_jax import memory
 kept = sys.argv[1] == "keep" and memory.keep_freed()
 import jax, jax.numpy as jnp
 work = jax.jit(lambda x: jnp.sin(jnp.sort(x)).sum())  # Needs large temporary buffers.
-x = jnp.ones(2**24)
+x = jnp.ones((2**20, 16))
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 numbers = []
 for _ in range(8):

@@ -21,6 +21,7 @@ def test_flops_are_those_of_the_products_in_the_traced_step(real, program_macs, 
     assert arithmetic(model, 16, microbatches, **NOTHING).flops == pytest.approx(traced, rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_compiler_counts_as_much_and_as_much_more_for_rematerialised_blocks(real):
     """It counts the bodies of loops once, which with rematerialisation leaves three blocks, as at depth 2; and additions etc.
 
