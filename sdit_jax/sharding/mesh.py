@@ -44,7 +44,7 @@ def resolved(sizes: Mapping[str, int], devices: int) -> tuple[int, ...]:
         raise InputError(f"config.mesh: found {given}, only one may be -1")
     known = int(np.prod([size for size in shape if size != -1]))
     if devices % known or (-1 not in shape and known != devices):
-        raise InputError(f"config.mesh: found {given}, must multiply to the {devices} devices that are here")
+        raise InputError(f"config.mesh: found {given}, must multiply to the {devices} devices")
     return tuple(devices // known if size == -1 else size for size in shape)
 
 

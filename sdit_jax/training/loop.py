@@ -59,7 +59,8 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
     fields.make_folder(workdir)
     writes = jax.process_index() == 0  # Logs and pictures; checkpoints are written by all.
     log.info("%s", plan.headline())
-    logging.getLogger("sdit_jax").setLevel(logging.INFO if writes else logging.WARNING)
+    if not writes:
+        logging.getLogger("sdit_jax").setLevel(logging.WARNING)
     log.info("%s", plan.describe())
 
     # 2. The state: the newest checkpoint that can be read, else a new one.
@@ -91,8 +92,8 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
         draw = _grid_drawer(plan, workdir)
         writer: Any = stack.enter_context(closing(MetricWriter(workdir, start) if writes else NoWriter()))
         writer.write_hparams(config.to_dict())
-        images_seen = plan.total_steps * config.batch_size, start * config.batch_size
-        progress = stack.enter_context(closing(Progress(*images_seen, sys.stderr if writes else Nowhere())))
+        total, seen = plan.total_steps * config.batch_size, start * config.batch_size
+        progress = stack.enter_context(closing(Progress(total, seen, sys.stderr if writes else Nowhere())))
         averages, window_start, clock = jax.tree.map(jnp.copy, empty), start, time.monotonic()
         unread: deque[tuple[int, Health]] = deque()
 
@@ -139,7 +140,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
                 progress.restart_clock()
             if due["save"]:  # After what is drawn and measured: if that is cut short, it is done again.
                 checkpoints.save(state)
-            if stopping:
+            if stopping and step < plan.total_steps:
                 raise Stopped(f"asked to stop: saved step {step}; the same command goes on from there")
         return state
 
