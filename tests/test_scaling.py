@@ -64,7 +64,7 @@ def test_the_law_of_the_runs_is_found_and_written(small, runs, tmp_path):
 
 
 def test_what_too_few_runs_do_not_tell_is_said(small, trained, tmp_path):
-    done = small.run("scaling", trained.workdir.parent, f"--out={tmp_path / 'out'}")
+    done = small.run("scaling", trained.workdir.parent, f"--out={tmp_path / 'out'}", "--loss=loss")
     assert done.returncode == 0, done.stderr
     assert "no term in N: the runs have 1 different value, 3 are needed" in done.stdout
     found = json.loads((tmp_path / "out" / "scaling.json").read_text())
