@@ -58,6 +58,9 @@ def default_config(model: Mapping) -> Config:
     config.diffusion = ml_collections.ConfigDict()
     config.diffusion.schedule = "linear"  # One of diffusion.schedule.SCHEDULES.
     config.diffusion.timesteps = 1000
+    config.diffusion.prediction = "noise"  # What the network predicts, one of diffusion.objective.PREDICTIONS.
+    config.diffusion.distribution = "uniform"  # Of timesteps in training, one of diffusion.objective.DISTRIBUTIONS.
+    config.diffusion.min_snr = 0.0  # Gamma of min-SNR loss weights, 5 in its paper; 0 weighs errors of the prediction alike.
     config.diffusion.clip_x0 = False  # Whether samplers clip predicted images to [-1, 1]; the cosine schedule needs it.
 
     config.optimizer = ml_collections.ConfigDict()
@@ -127,7 +130,8 @@ def validate(config: Config) -> None:
             raise InputError(f"config.{name}: found {_get(config, name)}, must be 0 or more")
     positive = ("optimizer.learning_rate",)
     for name in (
-        *positive, "optimizer.weight_decay", "optimizer.clip_norm", "ema.half_life", "ema.ramp", "data.memory_GiB",
+        *positive, "diffusion.min_snr",
+        "optimizer.weight_decay", "optimizer.clip_norm", "ema.half_life", "ema.ramp", "data.memory_GiB",
     ):  # fmt: skip
         value = _get(config, name)
         if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):

@@ -61,7 +61,7 @@ def main() -> None:
 def _evaluate_run(run: Run) -> None:
     """Whatever is missing is found before anything is drawn or written."""
     data = run.config.data
-    check_sampling(run.model, run.schedule, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, prefix="--")
+    check_sampling(run.model, run.objective, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, prefix="--")
     name = REFERENCE.value or data.name
     if not name:
         raise InputError(f"--reference: missing; {WORKDIR.value} does not say what it was trained on")

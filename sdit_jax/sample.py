@@ -33,12 +33,12 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images at a time.", lower_
 def main() -> None:
     workdir, out = Path(WORKDIR.value), Path(OUT.value)
     run = open_run(workdir, WEIGHTS.value)
-    check_sampling(run.model, run.schedule, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, prefix="--")
+    check_sampling(run.model, run.objective, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, prefix="--")
     labels = parse_labels(LABELS.value, N.value, run.model.num_classes)
     config.make_folder(out)
     logging.getLogger("sdit_jax").info("%s weights of step %d", "averaged" if run.weights == "ema" else "raw", run.step)
     sampler = make_sampler(
-        run.model, run.schedule, method=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value,
+        run.model, run.objective, method=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value,
         clip_x0=run.config.diffusion.clip_x0,
     )  # fmt: skip
     made = generate(

@@ -52,7 +52,10 @@ def test_the_release_recipe_is_the_default():
     fields = default_config(preset("sdit_mnist"))
     steps = config.duration_steps(fields.duration, "", batch_size=fields.batch_size, epoch_images=60_000)
     assert (fields.batch_size, steps) == (256, 375_000)
-    assert fields.diffusion.to_dict() == {"schedule": "linear", "timesteps": 1000, "clip_x0": False}
+    assert fields.diffusion.to_dict() == {
+        "schedule": "linear", "timesteps": 1000, "prediction": "noise", "distribution": "uniform", "min_snr": 0.0,
+        "clip_x0": False,
+    }  # fmt: skip
     optimizer = fields.optimizer
     assert (optimizer.learning_rate, optimizer.b1, optimizer.b2, optimizer.weight_decay) == (1e-4, 0.9, 0.999, 0.01)
     assert (optimizer.schedule, optimizer.warmup, optimizer.clip_norm, fields.ema.half_life) == ("constant", "0 steps", 0, 0)

@@ -13,6 +13,7 @@ import numpy as np
 
 from sdit_jax.benchmarks.measure import in_turn, rotating
 from sdit_jax.config import default_config
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.schedule import linear
 from sdit_jax.models import build, release
 from sdit_jax.models.presets import preset
@@ -73,18 +74,18 @@ def _examples(seed) -> Any:
 def _ours(params, examples):
     """(step(examples), the loss of the first one)."""
     config = default_config(preset(PRESET, label_dropout=0.0))
-    model, schedule = build(config.model), linear(1000)
+    model, objective = build(config.model), Objective(linear(1000))
     tx = optimizer.adamw(config.optimizer, optimizer.learning_rate(config.optimizer, 1000, 0))
     state = TrainState(jnp.int32(0), jax.device_put(params), None, jax.jit(tx.init)(params))
 
     def train_step(state, examples):
-        scalars, grads = gradients(model, schedule, state.params, examples, jax.random.key(0))
+        scalars, grads = gradients(model, objective, state.params, examples, jax.random.key(0))
         updates, moments = tx.update(grads, state.optimizer, state.params)
         params = jax.tree.map(lambda p, u: p + u, state.params, updates)
         return TrainState(state.step + 1, params, None, moments), scalars["loss"]
 
     compiled = jax.jit(train_step, donate_argnums=0)
-    loss = float(jax.jit(lambda p, e: gradients(model, schedule, p, e, jax.random.key(0))[0]["loss"])(state.params, examples))
+    loss = float(jax.jit(lambda p, e: gradients(model, objective, p, e, jax.random.key(0))[0]["loss"])(state.params, examples))
 
     def step(examples):
         nonlocal state

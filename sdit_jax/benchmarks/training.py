@@ -22,7 +22,7 @@ from sdit_jax.data.transforms import fit
 from sdit_jax.models import build, initial_params
 from sdit_jax.models.presets import preset
 from sdit_jax.sampling.generate import example_labels, make_sampler
-from sdit_jax.sampling.run import make_schedule
+from sdit_jax.sampling.run import make_objective
 from sdit_jax.training import optimizer
 from sdit_jax.training.state import create
 from sdit_jax.training.step import compiled, empty_averages, make_train_step
@@ -60,7 +60,7 @@ def bench_train(runs: int = 10) -> dict:
 def _train(model_config: Config, batch_size: int, machine: dict, runs: int) -> dict:
     config = default_config(model_config)
     config.batch_size, config.ema.half_life = batch_size, 10_000.0
-    model, schedule, mesh = build(config.model), make_schedule(config.diffusion), sharding.make_mesh()
+    model, objective, mesh = build(config.model), make_objective(config.diffusion), sharding.make_mesh()
     data = random_images(DATA, model.image_size, model.channels)
     sizes = {"size": model.image_size, "channels": model.channels, "batch_size": batch_size}
     feed = make_batches(data, config.data, mesh, **sizes, seed=0)
@@ -68,8 +68,8 @@ def _train(model_config: Config, batch_size: int, machine: dict, runs: int) -> d
     rate = optimizer.learning_rate(config.optimizer, 1000, 0)
     tx = optimizer.adamw(config.optimizer, rate)
     state = jax.jit(lambda: create(model, tx, 0, keep_ema=True))()
-    averages = empty_averages(model, schedule, state.params, batch)
-    program, cost = compiled(make_train_step(model, schedule, tx, rate, config, mesh), state, averages, batch)
+    averages = empty_averages(model, objective, state.params, batch)
+    program, cost = compiled(make_train_step(model, objective, tx, rate, config, mesh), state, averages, batch)
 
     def step():
         nonlocal state, averages
@@ -114,7 +114,7 @@ def bench_sample(runs: int = 5) -> dict:
 def _trajectory(model_config, n, runs, *, method, steps, guidance):
     model, process = build(model_config), default_config(model_config).diffusion
     params = jax.jit(lambda: initial_params(model, 0))()
-    sampler = make_sampler(model, make_schedule(process), method=method, steps=steps, guidance=guidance, clip_x0=True)
+    sampler = make_sampler(model, make_objective(process), method=method, steps=steps, guidance=guidance, clip_x0=True)
     labels_B, index_B = example_labels(n, model.num_classes).astype(np.int32), np.arange(n, dtype=np.int32)
     inputs = [(params, labels_B, index_B, np.uint32(seed)) for seed in range(3)]
     return seconds(sampler, rotating(*inputs), runs, warmup=1)

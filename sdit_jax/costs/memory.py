@@ -22,7 +22,7 @@ from jax.extend.core import Literal
 from jax.sharding import AbstractMesh, Mesh
 
 from sdit_jax import sharding
-from sdit_jax.diffusion.schedule import Schedule
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.models import SDiT
 from sdit_jax.models.sdit import MAX_UNROLL
 from sdit_jax.training.state import TrainState
@@ -52,7 +52,7 @@ class Memory:
 
 
 def memory(
-    model: SDiT, schedule: Schedule, state: TrainState, mesh: Mesh | AbstractMesh, images: int, microbatches: int = 1
+    model: SDiT, objective: Objective, state: TrainState, mesh: Mesh | AbstractMesh, images: int, microbatches: int = 1
 ) -> Memory:
     """Of one device of the mesh, which works on `images` a step in `microbatches`; `state` may be abstract."""
     fsdp, tensor, blocks = mesh.shape["fsdp"], mesh.shape["tensor"], model.depth + 1
@@ -60,7 +60,7 @@ def memory(
     parameters = on_device(state.params, layout.params)
 
     def residuals_of(remat):
-        return residuals(model.clone(remat=remat), schedule, state.params, images // microbatches, tensor)
+        return residuals(model.clone(remat=remat), objective, state.params, images // microbatches, tensor)
 
     R = residuals_of(model.remat)
     R_none = R if model.remat == "none" else residuals_of("none")
@@ -83,7 +83,7 @@ def on_device(tree: Any, layout: Any) -> int:
     return sum(jax.tree.leaves(parts))
 
 
-def residuals(model: SDiT, schedule: Schedule, params: Any, images: int, tensor: int = 1) -> int:
+def residuals(model: SDiT, objective: Objective, params: Any, images: int, tensor: int = 1) -> int:
     """Bytes that autodiff keeps between the loss of some images and its gradient, besides parameters and images.
 
     With tensor parallelism only arrays four times as wide as the network are counted as split: an upper bound.
@@ -93,10 +93,10 @@ def residuals(model: SDiT, schedule: Schedule, params: Any, images: int, tensor:
         "image": jax.ShapeDtypeStruct((images, size, size, model.channels), jnp.uint8),
         "label": jax.ShapeDtypeStruct((images,), jnp.int32),
     }
-    examples = jax.eval_shape(lambda batch: noised(schedule, batch, jax.random.key(0)), batch)
+    examples = jax.eval_shape(lambda batch: noised(objective, batch, jax.random.key(0)), batch)
 
     def backward(params, examples):
-        return jax.vjp(lambda p: loss_terms(model, schedule, p, examples, jax.random.key(0)), params, has_aux=True)[1]
+        return jax.vjp(lambda p: loss_terms(model, objective, p, examples, jax.random.key(0)), params, has_aux=True)[1]
 
     jaxpr = jax.make_jaxpr(backward)(params, examples).jaxpr
     found = {variable for variable in jaxpr.outvars if not isinstance(variable, Literal)} - set(jaxpr.invars)

@@ -23,7 +23,7 @@ from sdit_jax.costs.chips import Chip
 from sdit_jax.costs.collectives import Collective, collectives, seconds
 from sdit_jax.costs.memory import Memory, memory
 from sdit_jax.models import build
-from sdit_jax.sampling.run import make_schedule
+from sdit_jax.sampling.run import make_objective
 from sdit_jax.sharding.mesh import AXES, resolved
 from sdit_jax.training import optimizer
 from sdit_jax.training.state import create
@@ -111,14 +111,14 @@ def predict(config: Config, chip: Chip, devices: int, slices: int = 0) -> Predic
     slices = check_slices(chip, sizes, slices)
     mesh = AbstractMesh(tuple(sizes.values()), AXES)
     sharding.check_batch_size(config.batch_size, config.microbatches, mesh)
-    model, schedule = build(config.model), make_schedule(config.diffusion)
+    model, objective = build(config.model), make_objective(config.diffusion)
     model = model.clone(wkv="associative") if model.wkv == "auto" else model  # What "auto" is on accelerators.
     tx = optimizer.adamw(config.optimizer, lambda _: 0.0)
     state = jax.eval_shape(lambda: create(model, tx, config.seed, config.ema.half_life > 0))
 
     groups, M = sizes["data"] * sizes["fsdp"], config.microbatches
     images = config.batch_size // groups
-    held = memory(model, schedule, state, mesh, images, M)
+    held = memory(model, objective, state, mesh, images, M)
     updated = held.parameters // 4
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     weights = {"weights": updated * sizes["fsdp"], "updated": updated, "ema": state.ema is not None}

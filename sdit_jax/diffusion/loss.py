@@ -6,24 +6,30 @@ import jax
 import jax.numpy as jnp
 
 from sdit_jax.diffusion import process
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.schedule import Schedule
 
 GREY_LEVEL = 1 / 255  # Half the distance of two 8-bit levels on [-1, 1].
 
 
 def diffusion_loss(
-    schedule: Schedule, output: jax.Array, x_0: jax.Array, x_t: jax.Array, t_B: jax.Array, noise: jax.Array
+    objective: Objective, output: jax.Array, x_0: jax.Array, x_t: jax.Array, t_B: jax.Array, noise: jax.Array
 ) -> dict[str, jax.Array]:
-    """Loss terms of shape (B,) for a network output on x_t; "loss" is their sum.
+    """Loss terms of shape (B,) for a network output on x_t.
 
-    "mse": mean squared error of the noise. Where the output holds v (twice the channels), also "vb": the variational bound
-    in bits per dimension, with the mean detached so that it trains the variance alone, not rescaled.
+    "mse": mean squared error of the noise that is predicted or implied, whatever the objective. Where the output holds v (twice
+    the channels), also "vb": the variational bound in bits per dimension, with the mean detached so that it trains the variance
+    alone, not rescaled. "loss", what is trained: the objective's weight times the squared error of what is predicted, and "vb".
     """
     predicted, v = process.split_prediction(output, x_t)
-    terms = {"mse": _mean(jnp.square(noise - predicted))}
+    error = _mean(jnp.square(objective.target(x_0, noise, t_B) - predicted))
+    terms = {"mse": process.at(objective.noise_error**2, t_B, error) * error}
+    loss = process.at(objective.weight, t_B, error) * error
     if v is not None:
-        terms["vb"] = variational_bound(schedule, jax.lax.stop_gradient(predicted), v, x_0, x_t, t_B)
-    return terms | {"loss": jnp.stack(list(terms.values())).sum(0)}
+        implied = jax.lax.stop_gradient(objective.noise(predicted, x_t, t_B))
+        terms["vb"] = variational_bound(objective.schedule, implied, v, x_0, x_t, t_B)
+        loss += terms["vb"]
+    return terms | {"loss": loss}
 
 
 def variational_bound(schedule: Schedule, noise, v, x_0, x_t, t_B) -> jax.Array:

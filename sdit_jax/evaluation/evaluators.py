@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from sdit_jax.config import Config, InputError
 from sdit_jax.data.transforms import to_channels
-from sdit_jax.diffusion.schedule import Schedule
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.evaluation import compare
 from sdit_jax.evaluation.features import (
     Features,
@@ -46,7 +46,7 @@ class Evaluators:
             yield from part(params)
 
 
-def make_evaluator(config: Config, model: SDiT, schedule: Schedule, mesh: Mesh | None = None) -> Evaluators:
+def make_evaluator(config: Config, model: SDiT, objective: Objective, mesh: Mesh | None = None) -> Evaluators:
     """evaluate(params): all that `config.evaluation.names` asks for. What can be wrong is found here, before training.
 
     "fd_classifier", "fid": scores of `n` samples, drawn by all devices of the mesh, against each split, as
@@ -60,7 +60,7 @@ def make_evaluator(config: Config, model: SDiT, schedule: Schedule, mesh: Mesh |
         if name not in NAMES:
             raise InputError(f"config.evaluation.names: found {name!r}, allowed are {', '.join(NAMES)}, separated by commas")
     check_sampling(
-        model, schedule, sampler=chosen.sampler, steps=chosen.steps, guidance=chosen.guidance, prefix="config.evaluation."
+        model, objective, sampler=chosen.sampler, steps=chosen.steps, guidance=chosen.guidance, prefix="config.evaluation."
     )
     data = config.data
     references = load_references(data.name, data.dir, (data.split, "test"), model.image_size, data.resize)
@@ -72,9 +72,9 @@ def make_evaluator(config: Config, model: SDiT, schedule: Schedule, mesh: Mesh |
             channels_for(ruler, images.images[:1])
     evaluators: list[Evaluator] = []
     if rulers:
-        evaluators.append(_distances(config, model, schedule, mesh, rulers, references))
+        evaluators.append(_distances(config, model, objective, mesh, rulers, references))
     if "loss" in names:
-        evaluators.append(_loss(model, schedule, references, config))
+        evaluators.append(_loss(model, objective, references, config))
 
     protocol = {
         **chosen.to_dict(), "size": [model.image_size, model.image_size, model.channels], "seed": config.seed,
@@ -101,10 +101,10 @@ def make_ruler(distance: str, source: str, inception: str = "", named: str = "")
     return classifier_features(name)
 
 
-def _distances(config, model, schedule, mesh, rulers, references) -> Evaluator:
+def _distances(config, model, objective, mesh, rulers, references) -> Evaluator:
     chosen = config.evaluation
     sampler = make_sampler(
-        model, schedule, method=chosen.sampler, steps=chosen.steps, guidance=chosen.guidance,
+        model, objective, method=chosen.sampler, steps=chosen.steps, guidance=chosen.guidance,
         clip_x0=config.diffusion.clip_x0, mesh=mesh,
     )  # fmt: skip
     labels = example_labels(chosen.n, model.num_classes)
@@ -125,14 +125,14 @@ def _distances(config, model, schedule, mesh, rulers, references) -> Evaluator:
     return evaluate
 
 
-def _loss(model, schedule, references, config) -> Evaluator:
+def _loss(model, objective, references, config) -> Evaluator:
     split, images = list(references.items())[-1]
     chosen = spaced(len(images), LOSS_IMAGES)
     real = to_channels(images.images[chosen], model.channels)
-    timesteps = np.linspace(0, len(schedule) - 1, LOSS_TIMESTEPS).round().astype(int).tolist()
+    timesteps = np.linspace(0, len(objective.schedule) - 1, LOSS_TIMESTEPS).round().astype(int).tolist()
 
     def evaluate(params):
-        found = probe(model, schedule, params, real, images.labels[chosen], timesteps=timesteps, seed=config.seed)
+        found = probe(model, objective, params, real, images.labels[chosen], timesteps=timesteps, seed=config.seed)
         for term, losses in found.terms.items():
             yield f"{term}/{split}", float(np.mean(losses))
             yield from ((f"{term}/{split}/t{t}", float(loss)) for t, loss in zip(timesteps, losses, strict=True))

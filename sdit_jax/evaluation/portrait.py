@@ -32,8 +32,8 @@ def energy_of(run: Run, real: Images, steps: int, guidance: float) -> dict:
     """Energy per forward pass and per generated image, as JSON; rates are those of a few images at the middle timestep."""
     chosen = spaced(len(real), ENERGY_IMAGES)
     x_0 = images.from_uint8(jnp.asarray(to_channels(real.images[chosen], run.model.channels)))
-    t = jnp.full(len(x_0), len(run.schedule) // 2)
-    x_t = add_noise(run.schedule, x_0, t, jax.random.normal(jax.random.key(0), x_0.shape))
+    t = jnp.full(len(x_0), len(run.objective.schedule) // 2)
+    x_t = add_noise(run.objective.schedule, x_0, t, jax.random.normal(jax.random.key(0), x_0.shape))
     found = measure_energy(run.model, run.params, x_t, t, jnp.asarray(real.labels[chosen]) if run.model.num_classes else None)
     return found.to_dict() | {"per_image": found.per_image(steps, guidance)}
 
@@ -68,14 +68,14 @@ def _inside(run, subject, real):
     p = subject.protocol
     labels = example_labels(DENOISED, run.model.num_classes)
     _, frames = denoising(
-        run.model, run.schedule, run.params, labels, method=p["sampler"], steps=p["steps"], guidance=p["guidance"],
+        run.model, run.objective, run.params, labels, method=p["sampler"], steps=p["steps"], guidance=p["guidance"],
         clip_x0=p["clip_x0"], seed=p["seed"], frames=FRAMES,
     )  # fmt: skip
-    steps = visited(run.schedule, p["sampler"], p["steps"])
+    steps = visited(run.objective.schedule, p["sampler"], p["steps"])
     chosen = spaced(len(real), PROBED)
-    timesteps = np.linspace(0, len(run.schedule) - 1, TIMESTEPS).round().astype(int).tolist()
+    timesteps = np.linspace(0, len(run.objective.schedule) - 1, TIMESTEPS).round().astype(int).tolist()
     found = probe(
-        run.model, run.schedule, run.params, to_channels(real.images[chosen], run.model.channels), real.labels[chosen],
+        run.model, run.objective, run.params, to_channels(real.images[chosen], run.model.channels), real.labels[chosen],
         timesteps=timesteps, seed=p["seed"],
     )  # fmt: skip
     losses = found.terms if len(found.terms) > 2 else {"mse": found.terms["mse"]}  # One term is the loss itself.

@@ -13,9 +13,9 @@ import numpy as np
 from sdit_jax import images
 from sdit_jax.config import InputError
 from sdit_jax.diffusion.loss import diffusion_loss
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.process import add_noise
 from sdit_jax.diffusion.samplers import normal
-from sdit_jax.diffusion.schedule import Schedule
 from sdit_jax.layers.spiking import by_layer
 from sdit_jax.models import SDiT
 from sdit_jax.sampling.generate import make_sampler
@@ -37,11 +37,11 @@ class Probe:
 
 
 def probe(
-    model: SDiT, schedule: Schedule, params: Any, images_NHWC: np.ndarray, labels_N: np.ndarray, *,
+    model: SDiT, objective: Objective, params: Any, images_NHWC: np.ndarray, labels_N: np.ndarray, *,
     timesteps: Sequence[int], seed: int, raster_layer: str | None = None, raster_timestep: int | None = None,
     raster_channels: int = 64,
 ) -> Probe:  # fmt: skip
-    """Runs the network on noised uint8 images, all at once, at each timestep; compiled once for a model, schedule and shapes.
+    """Runs the network on noised uint8 images, all at once, at each timestep; compiled once for a model, objective and shapes.
 
     Image n at timestep t is noised from (seed, t, n), whatever else is asked for; no labels are dropped. The raster is of the
     middle one of the layers and timesteps unless told. Terms are those of `diffusion.loss`: "mse", "vb" where the variance is
@@ -52,16 +52,16 @@ def probe(
     """
     asked = list(timesteps)
     for t in [*asked, raster_timestep or 0] if asked else ["none"]:
-        if t not in range(len(schedule)):
-            raise InputError(f"timesteps: found {t}, need one or more of 0..{len(schedule) - 1}")
+        if t not in range(len(objective.schedule)):
+            raise InputError(f"timesteps: found {t}, need one or more of 0..{len(objective.schedule) - 1}")
     shown = asked[len(asked) // 2] if raster_timestep is None else raster_timestep
     pictures, labels, drawn = jnp.asarray(images_NHWC), jnp.asarray(labels_N), np.uint32(seed)
-    layers = list(jax.eval_shape(partial(_at, model, schedule), params, pictures, labels, 0, drawn)[1])
+    layers = list(jax.eval_shape(partial(_at, model, objective), params, pictures, labels, 0, drawn)[1])
     layer = layers[len(layers) // 2] if raster_layer is None else raster_layer
     if layer not in layers:
         raise InputError(f"raster layer: found {layer!r}, allowed are {', '.join(layers)}")
-    terms, rates = _by_timestep(model, schedule, params, pictures, labels, jnp.array(asked), drawn)
-    spikes_T1LC = _spikes(model, schedule, params, pictures[:1], labels[:1], shown, drawn)[layer]
+    terms, rates = _by_timestep(model, objective, params, pictures, labels, jnp.array(asked), drawn)
+    spikes_T1LC = _spikes(model, objective, params, pictures[:1], labels[:1], shown, drawn)[layer]
     raster_TLC = np.asarray(spikes_T1LC[:, 0, :, :raster_channels], bool)
     terms, rates = ({name: np.asarray(value_S) for name, value_S in values.items()} for values in (terms, rates))
     return Probe(tuple(asked), terms, rates, layer, shown, raster_TLC)
@@ -75,21 +75,21 @@ def _noised(schedule, pictures, t, seed):
     return x_0, t_N, noise, add_noise(schedule, x_0, t_N, noise)
 
 
-def _at(model, schedule, params, pictures, labels, t, seed):
+def _at(model, objective, params, pictures, labels, t, seed):
     """Mean loss terms and firing rates at one timestep."""
-    x_0, t_N, noise, x_t = _noised(schedule, pictures, t, seed)
+    x_0, t_N, noise, x_t = _noised(objective.schedule, pictures, t, seed)
     output, sown = model.apply({"params": params}, x_t, t_N, labels, mutable=["spikes"])
-    terms = diffusion_loss(schedule, output, x_0, x_t, t_N, noise)
+    terms = diffusion_loss(objective, output, x_0, x_t, t_N, noise)
     return {name: term.mean() for name, term in terms.items()}, by_layer(sown["spikes"], "firing_rate")
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _by_timestep(model, schedule, params, pictures, labels, timesteps, seed):
-    return jax.lax.map(lambda t: _at(model, schedule, params, pictures, labels, t, seed), timesteps)
+def _by_timestep(model, objective, params, pictures, labels, timesteps, seed):
+    return jax.lax.map(lambda t: _at(model, objective, params, pictures, labels, t, seed), timesteps)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _spikes(model, schedule, params, pictures, labels, t, seed):
+def _spikes(model, objective, params, pictures, labels, t, seed):
     """The spikes (T, B, L, C) of every layer of neurons, which sow them only here."""
 
     def keep(next_method, args, kwargs, context):
@@ -99,14 +99,14 @@ def _spikes(model, schedule, params, pictures, labels, t, seed):
             neurons.sow("spikes", "spikes", neurons.fire(jnp.broadcast_to(current, (neurons.timesteps, *current.shape))))
         return output
 
-    _, t_N, _, x_t = _noised(schedule, pictures, t, seed)
+    _, t_N, _, x_t = _noised(objective.schedule, pictures, t, seed)
     with nn.intercept_methods(keep):
         _, sown = model.apply({"params": params}, x_t, t_N, labels, mutable=["spikes"])
     return by_layer(sown["spikes"], "spikes", ndim=4)
 
 
 def denoising(
-    model: SDiT, schedule: Schedule, params: Any, labels_B: np.ndarray, *,
+    model: SDiT, objective: Objective, params: Any, labels_B: np.ndarray, *,
     method: str, steps: int, guidance: float, clip_x0: bool, seed: int, frames: int = 8,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """From noise to images: what the network takes for the clean image at evenly chosen steps, the first and last included.
@@ -116,7 +116,7 @@ def denoising(
     """
     B = len(labels_B)
     filled = np.resize(labels_B, -(-B // jax.device_count()) * jax.device_count()).astype(np.int32)
-    sampler = make_sampler(model, schedule, method=method, steps=steps, guidance=guidance, clip_x0=clip_x0, path=True)
+    sampler = make_sampler(model, objective, method=method, steps=steps, guidance=guidance, clip_x0=clip_x0, path=True)
     drawn, path = sampler(params, filled, np.arange(len(filled), dtype=np.int32), np.uint32(seed))
     chosen = np.round(np.linspace(0, steps - 1, min(frames, steps))).astype(int)
     return np.asarray(drawn)[:B], np.asarray(path)[chosen, :B]

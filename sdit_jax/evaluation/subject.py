@@ -50,7 +50,7 @@ def draw(
         return Subject(arrays.read(path).images, asked, protocol)
     name = hashlib.sha256(json.dumps([protocol, batch_size], sort_keys=True).encode()).hexdigest()[:16]
     parts = out / f"samples-{name}.partial"
-    move = make_sampler(run.model, run.schedule, method=sampler, steps=steps, guidance=guidance, clip_x0=protocol["clip_x0"])
+    move = make_sampler(run.model, run.objective, method=sampler, steps=steps, guidance=guidance, clip_x0=protocol["clip_x0"])
     made = generate(move, run.params, labels, seed=seed, batch_size=batch_size, progress=progress, parts=parts)
     images.save_npz(path, made, labels, protocol)
     shutil.rmtree(parts)

@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 
 from sdit_jax import images, sharding
 from sdit_jax.diffusion.guidance import guided
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.samplers import normal, sample
-from sdit_jax.diffusion.schedule import Schedule
 from sdit_jax.models import SDiT, cast_weights
 
 
@@ -27,7 +27,7 @@ class Sampler(NamedTuple):
 
 
 def make_sampler(
-    model: SDiT, schedule: Schedule, *, method: str, steps: int, guidance: float, clip_x0: bool, path: bool = False,
+    model: SDiT, objective: Objective, *, method: str, steps: int, guidance: float, clip_x0: bool, path: bool = False,
     mesh: Mesh | None = None,
 ) -> Sampler:  # fmt: skip
     """Compiled (params, labels_B, index_B, seed) -> uint8 images (B, H, W, C): whole trajectories.
@@ -44,12 +44,15 @@ def make_sampler(
         keys_B2 = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(jax.random.key(seed), i)))(index_B)
         x_T = normal(keys_B2[:, 0], jnp.zeros((len(y_B), model.image_size, model.image_size, model.channels)))
         weights = cast_weights(model, params)
+        apply: Callable = model.apply
         denoise = guided(
-            lambda x, t, y: model.apply({"params": weights}, x, t, y),
+            lambda x, t, y: objective.denoised(apply({"params": weights}, x, t, y), x, t),
             y_B if model.num_classes else None,
             null=model.num_classes, scale=guidance, channels=model.channels,
         )  # fmt: skip
-        drawn = sample(denoise, x_T, schedule, method=method, steps=steps, key=keys_B2[:, 1], clip_x0=clip_x0, path=path)
+        drawn = sample(
+            denoise, x_T, objective.schedule, method=method, steps=steps, key=keys_B2[:, 1], clip_x0=clip_x0, path=path
+        )
         return jax.tree.map(images.to_uint8, drawn)
 
     program = jax.jit(trajectory, in_shardings=everywhere, out_shardings=everywhere)

@@ -1,4 +1,4 @@
-"""A run folder, opened for drawing: configuration, network, schedule and weights."""
+"""A run folder, opened for drawing: configuration, network, objective and weights."""
 
 import dataclasses
 import math
@@ -10,8 +10,9 @@ import jax
 from sdit_jax import config as fields
 from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import Config, InputError
+from sdit_jax.diffusion.objective import DISTRIBUTIONS, PREDICTIONS, Objective
 from sdit_jax.diffusion.samplers import SAMPLERS
-from sdit_jax.diffusion.schedule import SCHEDULES, Schedule
+from sdit_jax.diffusion.schedule import SCHEDULES
 from sdit_jax.models import SDiT, build, initial_params
 
 
@@ -21,7 +22,7 @@ class Run:
 
     config: Config
     model: SDiT
-    schedule: Schedule
+    objective: Objective
     weights: str
     step: int
     params: Any
@@ -34,7 +35,7 @@ def open_run(workdir: Path, weights: str | None = None) -> Run:
     """
     config = fields.load(workdir)
     fields.validate(config)
-    model, schedule = build(config.model), make_schedule(config.diffusion)
+    model, objective = build(config.model), make_objective(config.diffusion)
     averaged = config.ema.half_life > 0
     if weights == "ema" and not averaged:
         raise InputError(f"--weights: found 'ema', but {workdir} keeps no average (config.ema.half_life is 0); use raw")
@@ -44,22 +45,24 @@ def open_run(workdir: Path, weights: str | None = None) -> Run:
     with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
         template = jax.eval_shape(lambda: initial_params(model, 0))
         step, params = checkpoints.restore_weights("params" if which == "raw" else which, template)
-    return Run(config, model, schedule, which, step, params)
+    return Run(config, model, objective, which, step, params)
 
 
-def make_schedule(config: Config) -> Schedule:
-    """The noise schedule of `config.diffusion`."""
-    if config.schedule not in SCHEDULES:
-        raise InputError(f"config.diffusion.schedule: found {config.schedule!r}, allowed are {', '.join(SCHEDULES)}")
-    return SCHEDULES[config.schedule](config.timesteps)
+def make_objective(config: Config) -> Objective:
+    """What `config.diffusion` says. Raises InputError for a name that there is not."""
+    for name, allowed in (("schedule", SCHEDULES), ("prediction", PREDICTIONS), ("distribution", DISTRIBUTIONS)):
+        if config[name] not in allowed:
+            raise InputError(f"config.diffusion.{name}: found {config[name]!r}, allowed are {', '.join(allowed)}")
+    schedule = SCHEDULES[config.schedule](config.timesteps)
+    return Objective(schedule, config.prediction, config.distribution, config.min_snr)
 
 
-def check_sampling(model: SDiT, schedule: Schedule, *, sampler: str, steps: int, guidance: float, prefix: str) -> None:
+def check_sampling(model: SDiT, objective: Objective, *, sampler: str, steps: int, guidance: float, prefix: str) -> None:
     """Raises InputError for a sampler, a number of steps or a guidance scale that model and schedule do not have."""
     if sampler not in SAMPLERS:
         raise InputError(f"{prefix}sampler: found {sampler!r}, allowed are {', '.join(SAMPLERS)}")
-    if not 1 <= steps <= len(schedule):
-        raise InputError(f"{prefix}steps: found {steps}, allowed are 1..{len(schedule)}")
+    if not 1 <= steps <= len(objective.schedule):
+        raise InputError(f"{prefix}steps: found {steps}, allowed are 1..{len(objective.schedule)}")
     if not math.isfinite(guidance):
         raise InputError(f"{prefix}guidance: found {guidance}, must be a finite number")
     if guidance != 1 and not (model.num_classes and model.label_dropout):

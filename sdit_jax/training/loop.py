@@ -81,8 +81,8 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
 
         # 3. What happens at every step, and now and then.
         stack.enter_context(closing(plan.batches))
-        train_step = make_train_step(plan.model, plan.schedule, plan.tx, plan.rate, config, plan.mesh)
-        empty = empty_averages(plan.model, plan.schedule, state.params, plan.batches(start))
+        train_step = make_train_step(plan.model, plan.objective, plan.tx, plan.rate, config, plan.mesh)
+        empty = empty_averages(plan.model, plan.objective, state.params, plan.batches(start))
         empty = jax.device_put(empty, sharding.replicated(plan.mesh))
         train_step, cost = compiled(train_step, state, empty, plan.batches(start))
         log.info(
@@ -211,7 +211,7 @@ def _grid_drawer(plan: Plan, workdir: Path):
     chosen = plan.config.samples
     sampler = make_sampler(
         plan.model,
-        plan.schedule,
+        plan.objective,
         method=chosen.sampler,
         steps=chosen.steps,
         guidance=chosen.guidance,

@@ -12,10 +12,10 @@ from sdit_jax import sharding
 from sdit_jax.config import Config, InputError
 from sdit_jax.data import sources
 from sdit_jax.data.roads import Feed, make_batches
-from sdit_jax.diffusion.schedule import Schedule
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.evaluation.evaluators import Evaluators, make_evaluator
 from sdit_jax.models import SDiT, build
-from sdit_jax.sampling.run import check_sampling, make_schedule
+from sdit_jax.sampling.run import check_sampling, make_objective
 from sdit_jax.training import optimizer
 from sdit_jax.training.state import TrainState, create
 
@@ -27,7 +27,7 @@ class Plan:
     config: Config
     mesh: Mesh
     model: SDiT
-    schedule: Schedule
+    objective: Objective
     batches: Feed
     rate: optax.Schedule
     tx: optax.GradientTransformation
@@ -80,9 +80,9 @@ def make_plan(config: Config) -> Plan:
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch_size(config.batch_size, config.microbatches, mesh)
     model = build(config.model)
-    schedule = make_schedule(config.diffusion)
+    objective = make_objective(config.diffusion)
     chosen = {name: config.samples[name] for name in ("sampler", "steps", "guidance")}
-    check_sampling(model, schedule, **chosen, prefix="config.samples.")
+    check_sampling(model, objective, **chosen, prefix="config.samples.")
 
     data = sources.open_source(config.data.name, config.data.split, config.data.dir)
     if model.num_classes not in (0, data.num_classes):
@@ -104,12 +104,12 @@ def make_plan(config: Config) -> Plan:
     evaluate_every = steps(config.evaluation.every, "evaluation.every")
     rate = optimizer.learning_rate(config.optimizer, total, steps(config.optimizer.warmup, "optimizer.warmup"))
     return Plan(
-        config, mesh, model, schedule, batches, rate, optimizer.adamw(config.optimizer, rate, model), total,
+        config, mesh, model, objective, batches, rate, optimizer.adamw(config.optimizer, rate, model), total,
         checkpoint_every=steps(config.checkpoint.every, "checkpoint.every"),
         log_every=steps(config.log.every, "log.every"),
         samples_every=steps(config.samples.every, "samples.every"),
         evaluate_every=evaluate_every,
-        evaluate=make_evaluator(config, model, schedule, mesh) if evaluate_every else None,
+        evaluate=make_evaluator(config, model, objective, mesh) if evaluate_every else None,
     )  # fmt: skip
 
 

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from sdit_jax import images, sharding
 from sdit_jax.config import Config
 from sdit_jax.diffusion.loss import diffusion_loss
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.process import add_noise
-from sdit_jax.diffusion.schedule import Schedule
 from sdit_jax.layers.spiking import firing_rates
 from sdit_jax.models import SDiT
 from sdit_jax.training.state import TrainState, create, ema_decay
@@ -42,27 +42,27 @@ class Examples(NamedTuple):
     y_B: jax.Array
 
 
-def noised(schedule: Schedule, batch, key) -> Examples:
+def noised(objective: Objective, batch, key) -> Examples:
     """Draws a timestep and noise for every uint8 image of a batch."""
     key_t, key_noise = jax.random.split(key)
     x_0 = images.from_uint8(batch["image"])
-    t_B = jax.random.randint(key_t, x_0.shape[:1], 0, len(schedule))
+    t_B = objective.timesteps(key_t, x_0.shape[:1])
     noise = jax.random.normal(key_noise, x_0.shape)
-    return Examples(x_0, t_B, noise, add_noise(schedule, x_0, t_B, noise), batch["label"])
+    return Examples(x_0, t_B, noise, add_noise(objective.schedule, x_0, t_B, noise), batch["label"])
 
 
-def loss_terms(model: SDiT, schedule: Schedule, params, examples: Examples, key) -> tuple[jax.Array, dict[str, jax.Array]]:
+def loss_terms(model: SDiT, objective: Objective, params, examples: Examples, key) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Mean loss, and every scalar worth watching: loss terms and firing rates by name. The key drops labels."""
     x_0, t_B, noise, x_t, y_B = examples
     output, sown = model.apply(
         {"params": params}, x_t, t_B, y_B, train=True, rngs={"label_dropout": key}, mutable=["spikes"]
     )  # fmt: skip
-    terms = diffusion_loss(schedule, output, x_0, x_t, t_B, noise)
+    terms = diffusion_loss(objective, output, x_0, x_t, t_B, noise)
     means = {name: value.mean() for name, value in terms.items()}
     return means["loss"], means | firing_rates(sown["spikes"])
 
 
-def gradients(model: SDiT, schedule: Schedule, params, examples: Examples, key, microbatches: int = 1):
+def gradients(model: SDiT, objective: Objective, params, examples: Examples, key, microbatches: int = 1):
     """(scalars, gradients of the mean loss), means over microbatches, which are worked on one after the other.
 
     Each takes every `microbatches`-th example, so that all devices have their share of each; labels are dropped by other draws
@@ -70,7 +70,7 @@ def gradients(model: SDiT, schedule: Schedule, params, examples: Examples, key, 
     """
 
     def of_part(examples, key):
-        gradient = jax.value_and_grad(lambda p: loss_terms(model, schedule, p, examples, key), has_aux=True)
+        gradient = jax.value_and_grad(lambda p: loss_terms(model, objective, p, examples, key), has_aux=True)
         (_, scalars), grads = gradient(params)
         return scalars, grads
 
@@ -84,7 +84,7 @@ def gradients(model: SDiT, schedule: Schedule, params, examples: Examples, key, 
 
 
 def make_train_step(
-    model: SDiT, schedule: Schedule, tx: optax.GradientTransformation, rate: optax.Schedule, config: Config, mesh: Mesh
+    model: SDiT, objective: Objective, tx: optax.GradientTransformation, rate: optax.Schedule, config: Config, mesh: Mesh
 ) -> Callable[[TrainState, Averages, dict], tuple[TrainState, Averages, Health]]:
     """train_step(state, averages, batch) -> (state, averages, health), compiled; state and averages are donated.
 
@@ -93,9 +93,9 @@ def make_train_step(
 
     def train_step(state: TrainState, averages: Averages, batch):
         key_noise, key_labels = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
-        examples = noised(schedule, batch, key_noise)
+        examples = noised(objective, batch, key_noise)
         with sharding.on_mesh(mesh):
-            scalars, grads = gradients(model, schedule, state.params, examples, key_labels, config.microbatches)
+            scalars, grads = gradients(model, objective, state.params, examples, key_labels, config.microbatches)
         updates, optimizer = tx.update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -123,12 +123,12 @@ def make_train_step(
     )
 
 
-def empty_averages(model: SDiT, schedule: Schedule, params, batch) -> Averages:
+def empty_averages(model: SDiT, objective: Objective, params, batch) -> Averages:
     """An empty average for every scalar that a step reports."""
 
     def scalars(params, batch):
         key = jax.random.key(0)
-        return loss_terms(model, schedule, params, noised(schedule, batch, key), key)[1]
+        return loss_terms(model, objective, params, noised(objective, batch, key), key)[1]
 
     return {name: Average.empty() for name in (*jax.eval_shape(scalars, params, batch), "gradient_norm", "learning_rate")}
 

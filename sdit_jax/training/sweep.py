@@ -14,7 +14,7 @@ from sdit_jax import config as fields
 from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import Config, InputError
 from sdit_jax.models import build
-from sdit_jax.sampling.run import make_schedule
+from sdit_jax.sampling.run import make_objective
 from sdit_jax.training import optimizer
 from sdit_jax.training.loop import TrainingFailed, train_and_evaluate
 from sdit_jax.training.plan import total_steps
@@ -51,7 +51,7 @@ def read_sweep(file: str, base: Config, given: Collection[str] = ()) -> list[Run
             config = overridden(base, overrides)
             fields.validate(config)
             build(config.model)
-            make_schedule(config.diffusion)
+            make_objective(config.diffusion)
             optimizer.adamw(config.optimizer, optimizer.learning_rate(config.optimizer, 1, 0))
         except InputError as error:
             raise InputError(f"{path}, run {index}: {error}") from None

@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import pytest
 
 from sdit_jax.benchmarks.floor import floor
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.schedule import linear
 from sdit_jax.models import build, initial_params
 from sdit_jax.training.step import gradients, noised
 
 FIELDS = {"image_size": 16, "patch_size": 2, "width": 32, "depth": 4}
 RATES = {"flops_per_s": 1e12, "bytes_per_s": 1e10}
-B = 6
+B, OBJECTIVE = 6, Objective(linear(1000))
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def test_flops_are_those_of_the_products_in_the_traced_step(model, program_macs)
 
     def step(params, batch):
         key = jax.random.key(0)
-        return gradients(model, linear(1000), params, noised(linear(1000), batch, key), key)
+        return gradients(model, OBJECTIVE, params, noised(OBJECTIVE, batch, key), key)
 
     forward = lambda params, x, t: model.apply({"params": params}, x, t, batch["label"])
     x = jnp.zeros((B, 16, 16, 3))

@@ -14,9 +14,9 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize(("remat", "microbatches"), [("none", 1), ("elementwise", 1), ("blocks", 1), ("blocks", 4)])
 def test_flops_are_those_of_the_products_in_the_traced_step(real, program_macs, remat, microbatches):
     config = real.config(model__remat=remat)
-    model, schedule, _, _, state = real.abstract(config)
+    model, objective, _, _, state = real.abstract(config)
     batch = {"image": jax.ShapeDtypeStruct((16, 28, 28, 3), "uint8"), "label": jax.ShapeDtypeStruct((16,), "int32")}
-    step = lambda params, batch: gradients(model, schedule, params, noised(schedule, batch, KEY), KEY, microbatches)
+    step = lambda params, batch: gradients(model, objective, params, noised(objective, batch, KEY), KEY, microbatches)
     traced = 2 * program_macs(jax.make_jaxpr(step)(state.params, batch).jaxpr)
     assert arithmetic(model, 16, microbatches, **NOTHING).flops == pytest.approx(traced, rel=0.02)
 

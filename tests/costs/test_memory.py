@@ -13,8 +13,8 @@ CASES += [pytest.param(remat, 4, marks=SLOW) for remat in ("elementwise", "block
 
 def predicted(real, **fields):
     config = real.config(**fields)
-    model, schedule, _, _, state = real.abstract(config)
-    return memory(model, schedule, state, sharding.make_mesh(), config.batch_size, config.microbatches)
+    model, objective, _, _, state = real.abstract(config)
+    return memory(model, objective, state, sharding.make_mesh(), config.batch_size, config.microbatches)
 
 
 def allocated(program):
@@ -66,8 +66,8 @@ def test_the_state_is_what_the_arguments_take(real):
 def test_full_sharding_leaves_each_device_its_part(real):
     """An eighth of the arrays that are large enough to split, which most of the numbers are in."""
     config = real.config(model__width=256)
-    model, schedule, _, _, state = real.abstract(config)
-    of = lambda fsdp: memory(model, schedule, state, jax.sharding.AbstractMesh((1, fsdp, 1), ("data", "fsdp", "tensor")), 2)
+    model, objective, _, _, state = real.abstract(config)
+    of = lambda fsdp: memory(model, objective, state, jax.sharding.AbstractMesh((1, fsdp, 1), ("data", "fsdp", "tensor")), 2)
     one, eight = of(1), of(8)
     assert eight.parameters == eight.ema == eight.gradients
     assert eight.parameters == pytest.approx(one.parameters / 8, rel=0.15)

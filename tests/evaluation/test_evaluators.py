@@ -35,9 +35,9 @@ def test_during_training_averaged_and_raw_weights_are_evaluated(small, tmp_path,
     assert (protocol["n"], protocol["steps"], protocol["sampler"], protocol["labels"]) == (70, 4, "ddim", "each in turn")
     assert protocol["references"]["test"] == {"source": "digits", "n": 359, "sha256": digits["test"].fingerprint}
 
-    model, schedule = make_plan(config).model, make_plan(config).schedule
+    model, objective = make_plan(config).model, make_plan(config).objective
     labels = example_labels(70, 10)
-    sampler = make_sampler(model, schedule, method="ddim", steps=4, guidance=1.0, clip_x0=True)
+    sampler = make_sampler(model, objective, method="ddim", steps=4, guidance=1.0, clip_x0=True)
     for weights, params in (("ema", state.ema), ("raw", state.params)):
         made = generate(sampler, params, labels, seed=config.seed, batch_size=40)
         extracted = extract(ruler, made)
@@ -97,10 +97,10 @@ def test_the_loss_is_that_of_the_test_split(small, digits):
     """Against the loss of the same images at the same timestep, with noise of another seed."""
     plan = make_plan(small.config(**EVALUATION | {"evaluation__names": "loss"}))
     params = plan.new_state().params
-    found = dict(make_evaluator(plan.config, plan.model, plan.schedule)(params))
+    found = dict(make_evaluator(plan.config, plan.model, plan.objective)(params))
     x_0 = jax.numpy.asarray(digits["test"].images[:256], jax.numpy.float32) / 127.5 - 1
     noise, t = jax.random.normal(jax.random.key(1), x_0.shape), jax.numpy.full(len(x_0), 999)
-    x_t = add_noise(plan.schedule, x_0, t, noise)
+    x_t = add_noise(plan.objective.schedule, x_0, t, noise)
     output = jax.jit(plan.model.apply)({"params": params}, x_t, t, digits["test"].labels[:256])
-    expected = diffusion_loss(plan.schedule, output, x_0, x_t, t, noise)["mse"].mean()
+    expected = diffusion_loss(plan.objective, output, x_0, x_t, t, noise)["mse"].mean()
     np.testing.assert_allclose(found["mse/test/t999"], expected, rtol=0.05)

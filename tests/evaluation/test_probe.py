@@ -7,6 +7,7 @@ import pytest
 
 from sdit_jax.config import InputError
 from sdit_jax.diffusion.loss import diffusion_loss
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.schedule import cosine, linear
 from sdit_jax.evaluation.probe import denoising, probe
 from sdit_jax.layers.spiking import firing_rates
@@ -30,7 +31,7 @@ def tiny():
 
 def ask(tiny, timesteps=TIMESTEPS, n=N, seed=3, **options):
     model, params, pictures, labels = tiny
-    return probe(model, SCHEDULE, params, pictures[:n], labels[:n], timesteps=timesteps, seed=seed, **options)
+    return probe(model, Objective(SCHEDULE), params, pictures[:n], labels[:n], timesteps=timesteps, seed=seed, **options)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_loss_and_rates_are_those_of_each_timestep_alone(tiny, probed):
         output, sown = apply(x_t, t_N)
         predicted = np.asarray(output)[..., : model.channels]
         assert probed.terms["mse"][i] == pytest.approx(np.square(noise - predicted).mean(), rel=1e-4)
-        terms = diffusion_loss(SCHEDULE, output, jnp.asarray(x_0), jnp.asarray(x_t), t_N, jnp.asarray(noise))
+        terms = diffusion_loss(Objective(SCHEDULE), output, jnp.asarray(x_0), jnp.asarray(x_t), t_N, jnp.asarray(noise))
         for name, term in terms.items():
             assert probed.terms[name][i] == pytest.approx(float(term.mean()), rel=1e-4)
         rates = firing_rates(sown["spikes"])
@@ -116,11 +117,11 @@ def test_what_is_not_there_is_refused(tiny, options, message):
 def test_the_way_from_noise_ends_in_the_images_that_are_drawn(tiny, method):
     model, params, _, _ = tiny
     labels, chosen = np.array([3, 1, 4]), {"method": method, "steps": 10, "guidance": 2.0, "clip_x0": True}
-    images, frames = denoising(model, cosine(100), params, labels, seed=5, frames=4, **chosen)
+    images, frames = denoising(model, Objective(cosine(100)), params, labels, seed=5, frames=4, **chosen)
     assert images.shape == (3, 8, 8, 1) and frames.shape == (4, 3, 8, 8, 1) and images.dtype == frames.dtype == np.uint8
-    expected = generate(make_sampler(model, cosine(100), **chosen), params, labels, seed=5, batch_size=3)
+    expected = generate(make_sampler(model, Objective(cosine(100)), **chosen), params, labels, seed=5, batch_size=3)
     np.testing.assert_allclose(images.astype(int), expected, atol=1)
     np.testing.assert_array_equal(frames[-1], images)
     assert (frames[0] != frames[1]).any() and (frames[-2] != frames[-1]).any()
-    every = denoising(model, cosine(100), params, labels, seed=5, frames=99, **chosen)[1]
+    every = denoising(model, Objective(cosine(100)), params, labels, seed=5, frames=99, **chosen)[1]
     np.testing.assert_array_equal(every[[0, 3, 6, 9]], frames)

@@ -13,6 +13,7 @@ import pytest
 
 from sdit_jax.config import InputError
 from sdit_jax.diffusion.loss import diffusion_loss
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.process import add_noise
 from sdit_jax.diffusion.schedule import linear
 from sdit_jax.layers.embed import patchify
@@ -43,7 +44,7 @@ def ours(request, theirs):
     def mean_loss(params):
         x_t = add_noise(schedule, x_0, t, noise)
         output, sown = model.apply({"params": params}, x_t, t, y, mutable=["spikes"])
-        terms = diffusion_loss(schedule, output, x_0, x_t, t, noise)
+        terms = diffusion_loss(Objective(schedule), output, x_0, x_t, t, noise)
         return terms["loss"].mean(), {"xt": x_t, "out": output, "rates": sown["spikes"], **terms}
 
     (_, results), gradients = jax.jit(jax.value_and_grad(mean_loss, has_aux=True))(params)

@@ -11,6 +11,7 @@ import pytest
 
 from sdit_jax import images
 from sdit_jax.diffusion import samplers, schedule
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
 
 SCHEDULE = schedule.cosine(1000)
@@ -50,7 +51,7 @@ def network():
 def drawer(network, request):
     """draw(labels, **changes) with a compiled sampler of 4 steps."""
     model, params = network
-    sampler = make_sampler(model, SCHEDULE, method=request.param, steps=4, guidance=1.0, clip_x0=True)
+    sampler = make_sampler(model, Objective(SCHEDULE), method=request.param, steps=4, guidance=1.0, clip_x0=True)
     return lambda labels, **changes: generate(sampler, params, labels, **{"seed": 7, "batch_size": 5} | changes)
 
 
@@ -83,7 +84,7 @@ def test_the_first_image_is_the_sampler_written_out(network):
     x_T = jax.random.normal(key_noise, (8, 8, 1))[None]
     denoise = lambda x, t: model.apply({"params": params}, x, t, jnp.array([3]))
     expected = samplers.sample(denoise, x_T, SCHEDULE, method="ddpm", steps=4, key=key_steps[None], clip_x0=True)
-    sampler = make_sampler(model, SCHEDULE, method="ddpm", steps=4, guidance=1.0, clip_x0=True)
+    sampler = make_sampler(model, Objective(SCHEDULE), method="ddpm", steps=4, guidance=1.0, clip_x0=True)
     close(generate(sampler, params, np.array([3]), seed=7, batch_size=1), np.asarray(images.to_uint8(expected)))
 
 
@@ -123,11 +124,12 @@ def test_images_are_the_same_on_four_devices(drawer, tmp_path, request):
     script = f"""
 import numpy as np
 from sdit_jax.diffusion import schedule
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
 
 {TOY}
 assert jax.device_count() == 4
-sampler = make_sampler(model, schedule.cosine(1000), method={method!r}, steps=4, guidance=1.0, clip_x0=True)
+sampler = make_sampler(model, Objective(schedule.cosine(1000)), method={method!r}, steps=4, guidance=1.0, clip_x0=True)
 np.save({str(tmp_path / "four.npy")!r}, generate(sampler, params, example_labels(10, 10), seed=7, batch_size=5))
 """
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}

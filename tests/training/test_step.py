@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.schedule import linear
 from sdit_jax.models import build, cast_weights, initial_params
 from sdit_jax.training.step import gradients, noised
 
 FIELDS = {"image_size": 8, "patch_size": 2, "width": 16, "depth": 2, "normalized_currents": True, "label_dropout": 0.0}
-B, SCHEDULE, KEY = 16, linear(1000), jax.random.key(3)
+B, OBJECTIVE, KEY = 16, Objective(linear(1000)), jax.random.key(3)
 BATCH = {"image": np.random.default_rng(0).integers(0, 256, (B, 8, 8, 3), np.uint8), "label": np.arange(B, dtype=np.int32) % 10}
 
 
@@ -26,10 +27,10 @@ def drawn(fields):
 def steps():
     """steps(microbatches): the compiled gradient of one batch, and what it gives."""
     model, params = drawn(FIELDS)
-    examples = noised(SCHEDULE, BATCH, KEY)
+    examples = noised(OBJECTIVE, BATCH, KEY)
 
     def run(microbatches):
-        program = jax.jit(lambda p, e: gradients(model, SCHEDULE, p, e, KEY, microbatches)).lower(params, examples).compile()
+        program = jax.jit(lambda p, e: gradients(model, OBJECTIVE, p, e, KEY, microbatches)).lower(params, examples).compile()
         return program, program(params, examples)
 
     return run
@@ -49,16 +50,16 @@ def test_microbatches_give_the_same_step_for_less_memory(steps):
 
 def test_labels_are_dropped_in_every_part():
     model, params = drawn(FIELDS | {"label_dropout": 0.999})
-    examples = noised(SCHEDULE, BATCH, KEY)
-    step = jax.jit(lambda e: gradients(model, SCHEDULE, params, e, KEY, 4)[0]["loss"])
+    examples = noised(OBJECTIVE, BATCH, KEY)
+    step = jax.jit(lambda e: gradients(model, OBJECTIVE, params, e, KEY, 4)[0]["loss"])
     null = jnp.full(B, 10)
     assert float(step(examples)) == pytest.approx(float(step(examples._replace(y_B=null))), rel=1e-5)
 
 
 def test_products_in_bfloat16_leave_loss_and_gradients_near_and_in_float32():
     model, params = drawn(FIELDS)
-    examples = noised(SCHEDULE, BATCH, KEY)
-    run = lambda model: jax.jit(lambda p: gradients(model, SCHEDULE, p, examples, KEY))(params)
+    examples = noised(OBJECTIVE, BATCH, KEY)
+    run = lambda model: jax.jit(lambda p: gradients(model, OBJECTIVE, p, examples, KEY))(params)
     scalars, grads = run(model)
     rounded_scalars, rounded_grads = run(model.clone(dtype="bfloat16"))
     assert {leaf.dtype for leaf in jax.tree.leaves(rounded_grads)} == {jnp.dtype("float32")}
@@ -71,7 +72,7 @@ def test_products_in_bfloat16_leave_loss_and_gradients_near_and_in_float32():
 
 def test_weights_that_are_cast_before_give_the_same_output():
     model, params = drawn(FIELDS | {"dtype": "bfloat16"})
-    examples = noised(SCHEDULE, BATCH, KEY)
+    examples = noised(OBJECTIVE, BATCH, KEY)
     run = jax.jit(lambda p: model.apply({"params": p}, examples.x_t, examples.t_B, examples.y_B))
     cast = cast_weights(model, params)
     np.testing.assert_array_equal(run(cast), run(params))
