@@ -14,6 +14,7 @@ from sdit_jax.ops.surrogate import DERIVATIVES
 from sdit_jax.ops.wkv import IMPLEMENTATIONS
 
 CHOICES = {
+    "condition": ("token", "every_token"),
     "reset": ("hard", "soft"),
     "surrogate": tuple(DERIVATIVES),
     "gate_init": ("random", "identity"),

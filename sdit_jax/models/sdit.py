@@ -54,6 +54,7 @@ class SDiT(nn.Module):
     depth: int = 4  # Blocks besides the middle one; even.
     num_classes: int = 10  # 0 for an unconditional model.
     label_dropout: float = 0.1
+    condition: str = "token"  # Where time and label are told: "token", by a token in front, or "every_token", added to all.
 
     timesteps: int = 4  # Spiking steps T.
     tau: float = 2.0
@@ -87,6 +88,8 @@ class SDiT(nn.Module):
                 raise ValueError(f"y_B: this model has labels; pass {self.num_classes} for none")
             condition += LabelEmbed(self.num_classes, self.width, self.label_dropout, name="label_embed")(y_B, train)
         x = Linear(self.width, kernel_init=XAVIER, name="patch_embed")(patchify(x_BHWC, self.patch_size))
+        if self.condition == "every_token":
+            x += condition[:, None]
         x = jnp.concatenate([condition[:, None], x], 1)
         position: Any = self.param("position", nn.initializers.zeros, x.shape[1:])
         each: Any = for_each(position, len(x))

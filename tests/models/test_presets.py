@@ -34,7 +34,7 @@ def test_defaults_are_the_release_for_mnist():
         "image_size": 28, "channels": 3, "patch_size": 2, "width": 384, "depth": 4, "num_classes": 10, "label_dropout": 0.1,
         "timesteps": 4, "tau": 2.0, "threshold": 1.0, "reset": "hard", "detach_reset": False, "surrogate": "atan",
         "surrogate_slope": 2.0, "normalized_currents": False, "reconstruction": True, "gate_init": "random", "skips": True,
-        "bidirectional": False, "learned_variance": True,
+        "condition": "token", "bidirectional": False, "learned_variance": True,
     }  # fmt: skip
     assert {name: defaults()[name] for name in expected} == expected
     assert preset("sdit_mnist").to_dict() == defaults()

@@ -107,6 +107,19 @@ def test_a_model_with_classes_wants_labels(small):
         run(*small, y=None)
 
 
+def test_a_condition_of_every_token_is_one_more_position_embedding(tiny):
+    """Of images that share time and label, it is the same for all patches."""
+    config, params = tiny
+    t, y = jnp.full(B, 300), jnp.full(B, 7)
+    condition = TimeEmbed(config["width"]).apply({"params": params["time_embed"]}, t[:1]) + params["label_embed"]["table"][7]
+    size, channels = config["image_size"], config["channels"]
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(B, size, size, channels)), jnp.float32)
+    expected = run(config, params | {"position": jnp.asarray(params["position"]).at[1:].add(condition[0])}, x, t, y)
+    found = run(config | {"condition": "every_token"}, params, x, t, y)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert jnp.abs(found - run(config, params, x, t, y)).max() > 1e-2
+
+
 def with_skip_kernel(params, keep, fuse):
     """Output blocks that see keep * x + fuse * skip."""
     half, width = params["out_blocks"]["skip"]["bias"].shape
