@@ -49,6 +49,19 @@ def test_a_run_is_evaluated_with_a_report_and_not_drawn_twice(small, trained, tm
     assert "samples are there already" in repeated.stderr and (tmp_path / "samples.npz").stat().st_mtime_ns == before
 
 
+def test_a_network_without_neurons_is_trained_and_evaluated_and_its_report_says_so(small, tmp_path, cache):
+    from sdit_jax.training.loop import train_and_evaluate
+
+    train_and_evaluate(small.config(model__neuron="gelu"), tmp_path / "run")
+    done = small.run("evaluate", f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'out'}", *FLAGS, SDIT_JAX_CACHE=cache)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["energy"]["neuron_updates"] == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Loss by timestep</h2>" in page and "Firing rates</h2>" not in page
+    for part in ("Firing rates", "Spikes"):
+        assert f"{part}: not computed (the network has no spiking neurons)" in page
+
+
 @pytest.mark.parametrize(
     "flags, words",
     [

@@ -26,6 +26,7 @@ PROBED, TIMESTEPS = 32, 10
 DENOISED, FRAMES = 6, 8
 ENERGY_IMAGES = 8
 NO_RUN = "shown for a run folder that is evaluated against the data it was trained on"
+NO_NEURONS = "the network has no spiking neurons"
 
 
 def energy_of(run: Run, real: Images, steps: int, guidance: float) -> dict:
@@ -53,7 +54,8 @@ def portray(
     weights = "averaged" if run.weights == "ema" else "raw"
     subtitle = f"{run.config.data.name}, {weights} weights of step {run.step:,}, {len(subject.images):,} samples"
     shown["neighbours"] = _neighbours(subject.images, trained_on, held_out)
-    return Report("A spiking diffusion transformer, evaluated", subtitle, **shown, **_inside(run, subject, trained_on))
+    kind = "spiking diffusion transformer" if run.model.neuron == "lif" else "diffusion transformer without neurons"
+    return Report(f"A {kind}, evaluated", subtitle, **shown, **_inside(run, subject, trained_on))
 
 
 def _neighbours(samples, trained_on, held_out):
@@ -79,8 +81,11 @@ def _inside(run, subject, real):
         timesteps=timesteps, seed=p["seed"],
     )  # fmt: skip
     losses = found.terms if len(found.terms) > 2 else {"mse": found.terms["mse"]}  # One term is the loss itself.
-    return {
+    inside = {
         "frames": frames, "frame_timesteps": [steps[i] for i in spaced(len(steps), len(frames))],
-        "timesteps": found.timesteps, "losses": losses, "firing_rates": found.rates, "raster": found.raster_TLC,
-        "raster_caption": f"{found.raster_layer}, one image at timestep {found.raster_timestep}, its first channels",
+        "timesteps": found.timesteps, "losses": losses,
     }  # fmt: skip
+    if not found.rates:
+        return inside | {"missing": dict.fromkeys(("firing_rates", "raster"), NO_NEURONS)}
+    caption = f"{found.raster_layer}, one image at timestep {found.raster_timestep}, its first channels"
+    return inside | {"firing_rates": found.rates, "raster": found.raster_TLC, "raster_caption": caption}

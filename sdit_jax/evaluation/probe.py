@@ -25,15 +25,16 @@ from sdit_jax.sampling.generate import make_sampler
 class Probe:
     """Means over the images at each of `timesteps`, shape (S,): loss `terms` by name, firing `rates` by layer.
 
-    `raster_TLC` holds the spikes (bool) of `raster_layer`, its first channels, for the first image at `raster_timestep`.
+    `raster_TLC` holds the spikes (bool) of `raster_layer`, its first channels, for the first image at `raster_timestep`. A
+    network without neurons has no rates, and None for layer and raster.
     """
 
     timesteps: tuple[int, ...]
     terms: dict[str, np.ndarray]
     rates: dict[str, np.ndarray]
-    raster_layer: str
+    raster_layer: str | None
     raster_timestep: int
-    raster_TLC: np.ndarray
+    raster_TLC: np.ndarray | None
 
 
 def probe(
@@ -57,12 +58,12 @@ def probe(
     shown = asked[len(asked) // 2] if raster_timestep is None else raster_timestep
     pictures, labels, drawn = jnp.asarray(images_NHWC), jnp.asarray(labels_N), np.uint32(seed)
     layers = list(jax.eval_shape(partial(_at, model, objective), params, pictures, labels, 0, drawn)[1])
-    layer = layers[len(layers) // 2] if raster_layer is None else raster_layer
-    if layer not in layers:
-        raise InputError(f"raster layer: found {layer!r}, allowed are {', '.join(layers)}")
+    layer = layers[len(layers) // 2] if raster_layer is None and layers else raster_layer
+    if layer not in (layers or [None]):
+        raise InputError(f"raster layer: found {layer!r}, allowed are {', '.join(layers) or 'none'}")
     terms, rates = _by_timestep(model, objective, params, pictures, labels, jnp.array(asked), drawn)
-    spikes_T1LC = _spikes(model, objective, params, pictures[:1], labels[:1], shown, drawn)[layer]
-    raster_TLC = np.asarray(spikes_T1LC[:, 0, :, :raster_channels], bool)
+    spikes = _spikes(model, objective, params, pictures[:1], labels[:1], shown, drawn) if layers else {}
+    raster_TLC = np.asarray(spikes[layer][:, 0, :, :raster_channels], bool) if layer else None
     terms, rates = ({name: np.asarray(value_S) for name, value_S in values.items()} for values in (terms, rates))
     return Probe(tuple(asked), terms, rates, layer, shown, raster_TLC)
 
@@ -80,7 +81,7 @@ def _at(model, objective, params, pictures, labels, t, seed):
     x_0, t_N, noise, x_t = _noised(objective.schedule, pictures, t, seed)
     output, sown = model.apply({"params": params}, x_t, t_N, labels, mutable=["spikes"])
     terms = diffusion_loss(objective, output, x_0, x_t, t_N, noise)
-    return {name: term.mean() for name, term in terms.items()}, by_layer(sown["spikes"], "firing_rate")
+    return {name: term.mean() for name, term in terms.items()}, by_layer(sown.get("spikes", {}), "firing_rate")
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -9,18 +9,24 @@ from flax.traverse_util import flatten_dict
 
 from sdit_jax.ops import firing_rate, lif
 
+TWINS = {"identity": lambda current: current, "gelu": nn.gelu}
+NEURONS = ("lif", *TWINS)
+
 
 class Spiking(nn.Module):
     """mean over T of LIF(current presented T times): the firing rate of every neuron, a multiple of 1/T in [0, 1].
 
-    With `normalized`, the current is first brought to threshold scale, threshold * (gain * LayerNorm(current) + bias) with
-    learned gain and bias per channel, both from 1: currents start around the threshold, where surrogate gradients are largest,
-    and neurons fire from the first training step. Without it (the release) currents start far below, and every neuron is silent
-    at first (PAPER section 5).
+    With `normalized_currents`, the current is first brought to threshold scale, threshold * (gain * LayerNorm(current) + bias)
+    with learned gain and bias per channel, both from 1: currents start around the threshold, where surrogate gradients are
+    largest, and neurons fire from the first training step. Without it (the release) currents start far below, and every neuron
+    is silent at first (PAPER section 5).
 
-    Sows the mean firing rate as "firing_rate" in the collection "spikes". Source: PAPER section 4.
+    Sows the mean firing rate as "firing_rate" in the collection "spikes". Source: PAPER section 4. With `neuron` "identity" or
+    "gelu" (its tanh form) there are no spikes: the same current, normalised or not, passes through that function of it instead,
+    and nothing is sown.
     """
 
+    neuron: str = "lif"
     timesteps: int = 4
     tau: float = 2.0
     threshold: float = 1.0
@@ -28,26 +34,28 @@ class Spiking(nn.Module):
     detach_reset: bool = False
     surrogate: str = "atan"
     surrogate_slope: float = 2.0
-    normalized: bool = False
+    normalized_currents: bool = False
 
     @nn.compact
     def __call__(self, current_BLC: jax.Array) -> jax.Array:
-        if self.normalized:
+        if self.normalized_currents:
             current_BLC = self.threshold * nn.LayerNorm(epsilon=1e-6, bias_init=nn.initializers.ones, name="norm")(current_BLC)
+        if self.neuron in TWINS:
+            return TWINS[self.neuron](current_BLC)
         rate_BLC = self.rate(current_BLC)
         self.sow("spikes", "firing_rate", rate_BLC.mean())
         return rate_BLC
 
     def rate(self, current___: jax.Array) -> jax.Array:
         """Firing rate of a constant current. Like `fire` a method, so that `evaluation` can watch it (nn.intercept_methods)."""
-        return firing_rate(current___, self.timesteps, **self.neuron)
+        return firing_rate(current___, self.timesteps, **self.constants)
 
     def fire(self, currents_T___: jax.Array) -> jax.Array:
         """Spikes of currents, of their shape."""
-        return lif(currents_T___, **self.neuron)[0]
+        return lif(currents_T___, **self.constants)[0]
 
     @property
-    def neuron(self) -> dict[str, Any]:
+    def constants(self) -> dict[str, Any]:
         """The arguments of `ops.lif`."""
         return {
             "tau": self.tau,

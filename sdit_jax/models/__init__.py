@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sdit_jax.config import InputError
+from sdit_jax.layers.spiking import NEURONS
 from sdit_jax.models.presets import defaults
 from sdit_jax.models.sdit import REMAT, SDiT
 from sdit_jax.ops.surrogate import DERIVATIVES
@@ -15,6 +16,7 @@ from sdit_jax.ops.wkv import IMPLEMENTATIONS
 
 CHOICES = {
     "condition": ("token", "every_token"),
+    "neuron": NEURONS,
     "reset": ("hard", "soft"),
     "surrogate": tuple(DERIVATIVES),
     "gate_init": ("random", "identity"),

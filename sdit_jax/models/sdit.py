@@ -1,5 +1,6 @@
 """SDiT: a U-ViT skeleton of spiking RWKV blocks (PAPER sections 2 to 5)."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ REMAT = {
     "elementwise": jax.checkpoint_policies.save_only_these_names(WEIGHTED),
     "blocks": jax.checkpoint_policies.nothing_saveable,
 }
+NEURON_FIELDS = tuple(field.name for field in dataclasses.fields(Spiking) if field.name not in ("parent", "name"))
 
 
 def layer_norm(x):
@@ -56,6 +58,7 @@ class SDiT(nn.Module):
     label_dropout: float = 0.1
     condition: str = "token"  # Where time and label are told: "token", by a token in front, or "every_token", added to all.
 
+    neuron: str = "lif"  # "identity" and "gelu" are the same network without spikes, for comparison.
     timesteps: int = 4  # Spiking steps T.
     tau: float = 2.0
     threshold: float = 1.0
@@ -112,17 +115,7 @@ class SDiT(nn.Module):
         return {
             "time_mix": partial(TimeMix, self.depth, self.bidirectional, self.wkv, self.dtype),
             "channel_mix": partial(ChannelMix, self.depth, self.dtype),
-            "neurons": partial(
-                Spiking,
-                self.timesteps,
-                self.tau,
-                self.threshold,
-                self.reset,
-                self.detach_reset,
-                self.surrogate,
-                self.surrogate_slope,
-                self.normalized_currents,
-            ),
+            "neurons": partial(Spiking, **{name: getattr(self, name) for name in NEURON_FIELDS}),
             "reconstruction": partial(Reconstruction, gate_init=self.gate_init, dtype=self.dtype)
             if self.reconstruction
             else None,

@@ -52,14 +52,14 @@ def noised(objective: Objective, batch, key) -> Examples:
 
 
 def loss_terms(model: SDiT, objective: Objective, params, examples: Examples, key) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Mean loss, and every scalar worth watching: loss terms and firing rates by name. The key drops labels."""
+    """Mean loss, and scalars worth watching: loss terms, firing rates of neurons if any, by name. The key drops labels."""
     x_0, t_B, noise, x_t, y_B = examples
     output, sown = model.apply(
         {"params": params}, x_t, t_B, y_B, train=True, rngs={"label_dropout": key}, mutable=["spikes"]
     )  # fmt: skip
     terms = diffusion_loss(objective, output, x_0, x_t, t_B, noise)
     means = {name: value.mean() for name, value in terms.items()}
-    return means["loss"], means | firing_rates(sown["spikes"])
+    return means["loss"], means | firing_rates(sown.get("spikes", {}))
 
 
 def gradients(model: SDiT, objective: Objective, params, examples: Examples, key, microbatches: int = 1):

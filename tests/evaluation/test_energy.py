@@ -70,6 +70,15 @@ def test_no_layer_of_the_release_is_spike_driven_and_the_result_says_so(started)
     assert len(energy.left_out) == 5
 
 
+def test_a_network_without_neurons_costs_what_the_twin_does(started):
+    model = build(SMALL | {"depth": 2, "neuron": "gelu"})
+    x, t, y = inputs(model, 3)
+    params = jax.jit(model.init)(jax.random.key(0, impl="rbg"), x, t, y)["params"]
+    energy = measure_energy(model, params, x, 0 * t, y)
+    assert energy.neuron_updates == 0 and energy.spike_driven == ()
+    assert energy.macs == energy.twin_macs == started[1].twin_macs
+
+
 def test_memory_traffic_is_that_of_every_number_once(started):
     layers = {layer.name: layer for layer in started[1].layers}
     patches, mix = layers["patch_embed"], layers["in_blocks.0.channel_mix.key"]

@@ -90,6 +90,14 @@ def test_a_raster_keeps_the_first_channels_of_the_first_image(tiny, probed):
     assert probed.raster_timestep == 0 and probed.raster_layer.startswith("mid_block")
 
 
+def test_a_network_without_neurons_has_losses_but_neither_rates_nor_raster(tiny):
+    model, *rest = tiny
+    found = ask((model.clone(neuron="identity"), *rest), timesteps=[400])
+    assert found.rates == {} and found.raster_layer is None and found.raster_TLC is None and found.terms["mse"][0] > 0
+    with pytest.raises(InputError, match="raster layer: found 'mid_block.time_neurons', allowed are none"):
+        ask((model.clone(neuron="identity"), *rest), raster_layer="mid_block.time_neurons")
+
+
 def test_nothing_is_sown_but_rates_where_nobody_probes(tiny):
     model, params, pictures, labels = tiny
     x = jnp.asarray(pictures, jnp.float32)

@@ -55,7 +55,7 @@ def test_without_normalisation_there_is_nothing_to_learn():
 @pytest.mark.parametrize("threshold", [0.5, 1.0, 3.0])
 def test_normalised_currents_are_brought_to_threshold_scale(threshold):
     """Rates are those of threshold (gain LN(current) + bias): the scale of the current no longer matters."""
-    module = Spiking(normalized=True, threshold=threshold)
+    module = Spiking(normalized_currents=True, threshold=threshold)
     gain, bias = np.linspace(0.5, 2, 64), np.linspace(-0.3, 0.8, 64)
     X = np.asarray(currents(0.06), np.float64)
     normal = (X - X.mean(-1, keepdims=True)) / np.sqrt(X.var(-1, keepdims=True) + 1e-6)
@@ -67,7 +67,7 @@ def test_normalised_currents_are_brought_to_threshold_scale(threshold):
 def test_normalised_neurons_fire_from_the_start_where_those_of_the_release_are_silent():
     X = currents(0.06)
     assert (Spiking().apply({}, X) == 0).all()
-    module = Spiking(normalized=True)
+    module = Spiking(normalized_currents=True)
     rate = module.apply({"params": module.init(jax.random.key(0), X)["params"]}, X)
     expected = rates(np.random.default_rng(1).normal(1, 1, size=100_000), 4).mean()  # Currents start around the threshold.
     assert float(rate.mean()) == pytest.approx(expected, abs=0.03) and expected > 0.2

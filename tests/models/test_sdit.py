@@ -335,6 +335,7 @@ def test_positions_are_added_to_the_condition_token_and_every_patch(small):
         ({"surrogate_slope": -1.0}, "surrogate_slope: found -1.0"),
         ({"reset": "Hard"}, "reset: found 'Hard', allowed are hard, soft"),
         ({"surrogate": "arctan"}, "surrogate: found 'arctan', allowed are atan"),
+        ({"neuron": "relu"}, "neuron: found 'relu', allowed are lif, identity, gelu"),
         ({"gate_init": "zero"}, "gate_init: found 'zero', allowed are random, identity"),
         ({"smooth_init": "zero"}, "smooth_init: found 'zero', allowed are random, identity"),
         ({"wkv": "cuda"}, "wkv: found 'cuda', allowed are auto, sequential, associative"),

@@ -1,0 +1,43 @@
+"""The network with other neurons than the release's."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sdit_jax.layers.spiking import Spiking
+from sdit_jax.models import build
+
+SMALL = {"image_size": 8, "patch_size": 4, "channels": 1, "width": 8, "depth": 2, "normalized_currents": True}
+INPUTS = jnp.sin(jnp.arange(128.0)).reshape(2, 8, 8, 1), jnp.array([10, 500]), jnp.array([3, 10])
+
+
+def ordinary(config):
+    """Parameters that are all at ordinary values, none at zero."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: build(config).init(jax.random.key(0), *INPUTS)["params"])
+    near_one = lambda path: path[-1].key in ("scale", "tokens")
+    draw = lambda path, leaf: np.float32(near_one(path) + 0.4 * rng.normal(size=leaf.shape))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@pytest.mark.parametrize("neuron, normalized", [("identity", True), ("gelu", False)])
+def test_a_twin_is_the_network_whose_neurons_pass_their_current_on(neuron, normalized):
+    config = SMALL | {"normalized_currents": normalized}
+    params, spiking, twin = ordinary(config), build(config), build(config | {"neuron": neuron})
+
+    def by_hand(next_method, args, kwargs, context):
+        if not isinstance(context.module, Spiking) or context.method_name != "rate":
+            return next_method(*args, **kwargs)
+        (x,) = args
+        return x if neuron == "identity" else x / 2 * (1 + jnp.tanh((2 / jnp.pi) ** 0.5 * (x + 0.044715 * x**3)))
+
+    def replaced(params):
+        with nn.intercept_methods(by_hand):
+            return spiking.apply({"params": params}, *INPUTS)
+
+    found, sown = jax.jit(lambda params: twin.apply({"params": params}, *INPUTS, mutable=["spikes"]))(params)
+    np.testing.assert_allclose(found, jax.jit(replaced)(params), rtol=1e-4, atol=1e-4)
+    assert jnp.abs(found - jax.jit(spiking.apply)({"params": params}, *INPUTS)).max() > 1e-2
+    assert jax.tree.leaves(sown) == []
