@@ -32,7 +32,8 @@ def floor(model: SDiT, batch_size: int, rates: dict) -> dict:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda: initial_params(model, 0))))
     states = sum(call.outputs for call in averages)  # Of one block, the tokens of both neuron layers and of WKV alike.
     tokens = (model.image_size // model.patch_size) ** 2 + 1
-    common = 3 * (tokens - 1) * model.width**2 * (model.depth + 1) if model.reconstruction else 0
+    once = tokens - (model.token_shift == "1d")  # In raster order the first one follows another in every image.
+    common = 3 * once * model.width**2 * (model.depth + 1) if model.reconstruction else 0
     itemsize = jnp.dtype(model.dtype).itemsize
 
     def of(kind):

@@ -46,7 +46,7 @@ def arithmetic(
     layers = count_layers(model, x, jnp.zeros(1), jnp.zeros(1, jnp.int32))
     again, recomputed = model.remat != "none", model.remat == "blocks"
     part, itemsize = images / microbatches, jnp.dtype(model.dtype).itemsize
-    common = (tokens(model) - 1) * model.width**2 if model.reconstruction else 0
+    common = (tokens(model) - (model.token_shift == "1d")) * model.width**2 if model.reconstruction else 0
 
     flops = moved = 0.0
     for name, call in layers.items():

@@ -1,6 +1,7 @@
 """All that a report shows of an evaluation: its numbers, and pictures of how the network came to its samples."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +66,7 @@ def _neighbours(samples, trained_on, held_out):
     return neighbours.compare(some(samples), to_channels(trained_on.images, channels), real)
 
 
-def _inside(run, subject, real):
+def _inside(run, subject, real) -> dict[str, Any]:
     """Denoising, losses, firing rates and spikes of a run's network."""
     p = subject.protocol
     labels = example_labels(DENOISED, run.model.num_classes)
@@ -86,6 +87,6 @@ def _inside(run, subject, real):
         "timesteps": found.timesteps, "losses": losses,
     }  # fmt: skip
     if not found.rates:
-        return inside | {"missing": dict.fromkeys(("firing_rates", "raster"), NO_NEURONS)}
+        return inside | {"missing": {"firing_rates": NO_NEURONS, "raster": NO_NEURONS}}
     caption = f"{found.raster_layer}, one image at timestep {found.raster_timestep}, its first channels"
     return inside | {"firing_rates": found.rates, "raster": found.raster_TLC, "raster_caption": caption}

@@ -81,7 +81,7 @@ def _at(model, objective, params, pictures, labels, t, seed):
     x_0, t_N, noise, x_t = _noised(objective.schedule, pictures, t, seed)
     output, sown = model.apply({"params": params}, x_t, t_N, labels, mutable=["spikes"])
     terms = diffusion_loss(objective, output, x_0, x_t, t_N, noise)
-    return {name: term.mean() for name, term in terms.items()}, by_layer(sown.get("spikes", {}), "firing_rate")
+    return {name: term.mean() for name, term in terms.items()}, by_layer(sown.get("spikes") or {}, "firing_rate")
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -15,9 +15,22 @@ INNER, OUTER = ("batch", "tokens", "inner"), ("batch", "tokens", "channels")
 UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1/sqrt(fan_in)
 
 
-def token_shift(x_BLC: jax.Array) -> jax.Array:
-    """The token before each token; zeros before the first."""
-    return jnp.pad(x_BLC, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+def token_shift(x_BLC: jax.Array, side: int = 0) -> jax.Array:
+    """The token before each token, zeros before the first; or, with a `side`, a token's neighbours on the image.
+
+    The sequence is then one or more grids, each a token of its own, which sees zeros, and side^2 in raster order. Of their
+    channels the four quarters (C not divided by 4: the first ones wider by one) are those of the left, right, upper and lower
+    neighbour; zeros outside the image. Source: Vision-RWKV's quad-directional shift, Duan et al. 2024 (arXiv 2403.02308).
+    """
+    if not side:
+        return jnp.pad(x_BLC, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+    B, L, C = x_BLC.shape
+    grids_BGHWC = x_BLC.reshape(B, -1, 1 + side**2, C)[:, :, 1:].reshape(B, -1, side, side, C)
+    quarters, zero = jnp.array_split(grids_BGHWC, 4, -1), jnp.zeros((), x_BLC.dtype)
+    step = lambda x, down, right: jax.lax.pad(x, zero, [(0, 0, 0)] * 2 + [(down, -down, 0), (right, -right, 0), (0, 0, 0)])
+    moved = [step(x, *way) for x, way in zip(quarters, ((0, 1), (0, -1), (1, 0), (-1, 0)), strict=True)]
+    grids = jnp.concatenate(moved, -1).reshape(B, -1, side**2, C)
+    return jnp.pad(grids, ((0, 0), (0, 0), (1, 0), (0, 0))).reshape(B, L, C)
 
 
 def mixed(x, shifted, mu):
@@ -29,18 +42,19 @@ _linear = partial(Linear, use_bias=False, kernel_init=UNIFORM)
 
 
 class TimeMix(nn.Module):
-    """W_o( sigmoid(r) * wkv(k, v) ), with k, v, r linear in the token mixed with its predecessor.
+    """W_o( sigmoid(r) * wkv(k, v) ), k, v, r linear in a token mixed with its predecessor (or by `side`, see `token_shift`).
 
     `tail` are tokens (N, C) that follow those of every image, (B, L, C), and are the same for all: what depends on them and on
-    no image, the keys, values and receptances of all but the first, is computed once and not B times. The result is that of the
-    joined sequence, (B, L + N, C). `layer` (may be traced) and `depth` set the initial decay and mixing of each channel.
-    Products are in `dtype`, and so are k, v and r; the result, a current, is in the dtype of x.
+    no image, the keys, values and receptances (without a side, of all but the first), is computed once and not B times. The
+    result is that of the joined sequence, (B, L + N, C). `layer` (may be traced) and `depth` set the initial decay and mixing
+    of each channel. Products are in `dtype`, and so are k, v and r; the result, a current, is in the dtype of x.
     """
 
     depth: int
     bidirectional: bool = False
     implementation: str = "auto"
     dtype: Any = jnp.float32
+    side: int = 0
 
     @nn.compact
     def __call__(self, x_BLC: jax.Array, layer, tail_LC: jax.Array | None = None) -> jax.Array:
@@ -53,16 +67,20 @@ class TimeMix(nn.Module):
         mu_v = self.param("mu_v", lambda _: (h / D) ** descent + 0.3 * ascent)
         mu_r = self.param("mu_r", lambda _: (h / D) ** (descent / 2))
 
-        if tail_LC is not None:  # Its first token follows another one in every image.
+        common = None
+        if tail_LC is not None and self.side:
+            common = tail_LC, token_shift(tail_LC[None], self.side)[0]
+        elif tail_LC is not None:  # Its first token follows another one in every image.
             x_BLC = jnp.concatenate([x_BLC, for_each(tail_LC[:1], len(x_BLC))], 1)
-        shifted = token_shift(x_BLC)
+            common = tail_LC[1:], tail_LC[:-1]
+        shifted = token_shift(x_BLC, self.side)
 
         def project(name, mu):
             linear, own = _linear(D, dtype=self.dtype, name=name), mixed(x_BLC, shifted, mu)
-            if tail_LC is None:
+            if common is None:
                 return constrained(linear(own), *INNER)
-            own, common = linear(own, mixed(tail_LC[1:], tail_LC[:-1], mu))
-            return constrained(jnp.concatenate([own, for_each(common, len(own))], 1), *INNER)
+            own, shared = linear(own, mixed(*common, mu))
+            return constrained(jnp.concatenate([own, for_each(shared, len(own))], 1), *INNER)
 
         k, v, r = project("key", mu_k), project("value", mu_v), project("receptance", mu_r)
         y, _ = wkv(jnp.exp(decay), first, k, v, bidirectional=self.bidirectional, implementation=self.implementation)
@@ -75,6 +93,7 @@ class ChannelMix(nn.Module):
 
     depth: int
     dtype: Any = jnp.float32
+    side: int = 0
 
     @nn.compact
     def __call__(self, x_BLC: jax.Array, layer) -> jax.Array:
@@ -84,7 +103,7 @@ class ChannelMix(nn.Module):
         mu_k = self.param("mu_k", lambda _: (h / D) ** descent)
         mu_r = self.param("mu_r", lambda _: (h / D) ** descent)
 
-        shifted = token_shift(x_BLC)
+        shifted = token_shift(x_BLC, self.side)
         k = constrained(_linear(4 * D, dtype=self.dtype, name="key")(mixed(x_BLC, shifted, mu_k)), *INNER)
         r = _linear(D, dtype=self.dtype, name="receptance")(mixed(x_BLC, shifted, mu_r))
         value = _linear(D, dtype=self.dtype, out_dtype=x_BLC.dtype, name="value")

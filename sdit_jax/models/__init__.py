@@ -19,6 +19,7 @@ CHOICES = {
     "neuron": NEURONS,
     "reset": ("hard", "soft"),
     "surrogate": tuple(DERIVATIVES),
+    "token_shift": ("1d", "2d"),
     "gate_init": ("random", "identity"),
     "smooth_init": ("random", "identity"),
     "wkv": IMPLEMENTATIONS,

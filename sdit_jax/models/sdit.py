@@ -68,6 +68,7 @@ class SDiT(nn.Module):
     surrogate_slope: float = 2.0
     normalized_currents: bool = False
 
+    token_shift: str = "1d"  # Tokens are mixed with their predecessor; "2d": with their neighbours on the image.
     reconstruction: bool = True
     gate_init: str = "random"  # "random" or "identity".
     smooth_init: str = "random"  # The last convolution: "random", or "identity", which starts as if it were not there.
@@ -112,9 +113,10 @@ class SDiT(nn.Module):
         return Block if self.remat == "none" else nn.remat(Block, prevent_cse=False, policy=REMAT[self.remat])
 
     def _block_fields(self):
+        side = self.image_size // self.patch_size if self.token_shift == "2d" else 0
         return {
-            "time_mix": partial(TimeMix, self.depth, self.bidirectional, self.wkv, self.dtype),
-            "channel_mix": partial(ChannelMix, self.depth, self.dtype),
+            "time_mix": partial(TimeMix, self.depth, self.bidirectional, self.wkv, self.dtype, side),
+            "channel_mix": partial(ChannelMix, self.depth, self.dtype, side),
             "neurons": partial(Spiking, **{name: getattr(self, name) for name in NEURON_FIELDS}),
             "reconstruction": partial(Reconstruction, gate_init=self.gate_init, dtype=self.dtype)
             if self.reconstruction

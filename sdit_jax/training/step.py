@@ -59,7 +59,7 @@ def loss_terms(model: SDiT, objective: Objective, params, examples: Examples, ke
     )  # fmt: skip
     terms = diffusion_loss(objective, output, x_0, x_t, t_B, noise)
     means = {name: value.mean() for name, value in terms.items()}
-    return means["loss"], means | firing_rates(sown.get("spikes", {}))
+    return means["loss"], means | firing_rates(sown.get("spikes") or {})
 
 
 def gradients(model: SDiT, objective: Objective, params, examples: Examples, key, microbatches: int = 1):

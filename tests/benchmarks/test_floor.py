@@ -20,7 +20,9 @@ def model():
     return build(FIELDS)
 
 
-def test_flops_are_those_of_the_products_in_the_traced_step(model, program_macs):
+@pytest.mark.parametrize("shift", ["1d", "2d"])
+def test_flops_are_those_of_the_products_in_the_traced_step(model, program_macs, shift):
+    model = model.clone(token_shift=shift)
     params = jax.eval_shape(lambda: initial_params(model, 0))
     batch = {"image": jnp.zeros((B, 16, 16, 3), jnp.uint8), "label": jnp.zeros(B, jnp.int32)}
     found = floor(model, B, RATES)

@@ -26,7 +26,9 @@ def wkv_macs(model):
     return 3 * 2 * tokens * model.width * (model.depth + 1)  # Reconstruction tokens double the sequence.
 
 
-@pytest.mark.parametrize("config", [*PRESETS, SMALL | {"remat": "blocks"}, SMALL | {"skips": False, "bidirectional": True}])
+@pytest.mark.parametrize(
+    "config", [*PRESETS, SMALL | {"remat": "blocks"}, SMALL | {"skips": False, "bidirectional": True, "token_shift": "2d"}]
+)
 def test_multiply_accumulates_are_those_of_the_traced_program(config, program_macs):
     model = build(preset(config) if isinstance(config, str) else config)
     x, t, y = inputs(model)

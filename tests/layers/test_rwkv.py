@@ -24,9 +24,9 @@ def shifted(x):
 
 
 def wkv_by_definition(w, u, k, v, bidirectional):
-    y = np.zeros_like(v)
-    for t in range(L):
-        others = [i for i in range(L) if i != t and (bidirectional or i < t)]
+    y, tokens = np.zeros_like(v), range(v.shape[1])
+    for t in tokens:
+        others = [i for i in tokens if i != t and (bidirectional or i < t)]
         weights = [np.exp(k[:, i] - (abs(t - i) - 1) * w) for i in others] + [np.exp(u + k[:, t])]
         y[:, t] = sum(a * v[:, i] for a, i in zip(weights, [*others, t], strict=True)) / sum(weights)
     return y
@@ -46,6 +46,27 @@ def test_every_token_is_shifted_to_its_successor():
     np.testing.assert_array_equal(token_shift(X), shifted(np.asarray(X)))
 
 
+def neighbours(x, side):
+    """Token by token: [one apart, side^2 in raster order], as often as the sequence is long."""
+    found = np.zeros_like(x)
+    quarters = np.array_split(np.arange(x.shape[-1]), 4)
+    for start in range(0, x.shape[1], 1 + side**2):
+        for row in range(side):
+            for column in range(side):
+                around = [(row, column - 1), (row, column + 1), (row - 1, column), (row + 1, column)]
+                for channels, (i, j) in zip(quarters, around, strict=True):
+                    if i in range(side) and j in range(side):
+                        here, there = start + 1 + row * side + column, start + 1 + i * side + j
+                        found[:, here, channels] = x[:, there, channels]
+    return found
+
+
+@pytest.mark.parametrize("side, grids, C", [(3, 1, 8), (3, 2, 8), (2, 2, 7), (1, 2, 8), (4, 1, 2)])
+def test_on_the_image_every_token_takes_its_four_neighbours(side, grids, C):
+    x = np.random.default_rng(0).normal(size=(2, grids * (1 + side**2), C)).astype(np.float32)
+    np.testing.assert_array_equal(token_shift(jnp.asarray(x), side), neighbours(x, side))
+
+
 @pytest.mark.parametrize("implementation", ["sequential", "associative"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_time_mix_equals_its_definition_in_float64(bidirectional, implementation):
@@ -60,18 +81,37 @@ def test_time_mix_equals_its_definition_in_float64(bidirectional, implementation
     np.testing.assert_allclose(jax.jit(module.apply)(variables, X, 1), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_a_tail_that_is_the_same_for_all_gives_the_joined_sequence_for_less(bidirectional):
-    module = TimeMix(4, bidirectional)
-    tail = jnp.asarray(np.random.default_rng(1).normal(size=(7, D)), jnp.float32)
-    variables = drawn(jax.eval_shape(module.init, jax.random.key(0), X, 1))
-    joined = lambda v, x, tail: module.apply(v, jnp.concatenate([x, jnp.broadcast_to(tail, (B, 7, D))], 1), 1)
+def test_mixes_on_the_image_equal_their_definitions_in_float64():
+    x = np.random.default_rng(0).normal(size=(B, L - 1, D))  # A token of its own, and 2 x 2.
+    around = neighbours(x, 2)
+    time, channel = TimeMix(4, side=2), ChannelMix(4, side=2)
+    for module in (time, channel):
+        variables = drawn(jax.eval_shape(module.init, jax.random.key(0), jnp.asarray(x, jnp.float32), 1))
+        p = float64(variables["params"])
+        mix = lambda mu: mu * x + (1 - mu) * around  # noqa: B023
+        if module is time:
+            k, v = mix(p["mu_k"]) @ p["key"]["kernel"], mix(p["mu_v"]) @ p["value"]["kernel"]
+            y = wkv_by_definition(np.exp(p["time_decay"]), p["time_first"], k, v, False)
+            expected = (sigmoid(mix(p["mu_r"]) @ p["receptance"]["kernel"]) * y) @ p["output"]["kernel"]
+        else:
+            inner = np.maximum(mix(p["mu_k"]) @ p["key"]["kernel"], 0) ** 2
+            expected = sigmoid(mix(p["mu_r"]) @ p["receptance"]["kernel"]) * (inner @ p["value"]["kernel"])
+        np.testing.assert_allclose(module.apply(variables, jnp.asarray(x, jnp.float32), 1), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bidirectional, side", [(False, 0), (True, 0), (False, 2)])
+def test_a_tail_that_is_the_same_for_all_gives_the_joined_sequence_for_less(bidirectional, side):
+    module, x, N = TimeMix(4, bidirectional, side=side), X[:, :5], 5 if side else 7
+    tail = jnp.asarray(np.random.default_rng(1).normal(size=(N, D)), jnp.float32)
+    variables = drawn(jax.eval_shape(module.init, jax.random.key(0), x, 1))
+    joined = lambda v, x, tail: module.apply(v, jnp.concatenate([x, jnp.broadcast_to(tail, (B, N, D))], 1), 1)
     apart = lambda v, x, tail: module.apply(v, x, 1, tail)
     run = lambda f: jax.jit(jax.value_and_grad(lambda *args: jnp.sin(f(*args)).sum(), (0, 1, 2)))
-    expected, found = (run(f)(variables, X, tail) for f in (joined, apart))
+    expected, found = (run(f)(variables, x, tail) for f in (joined, apart))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
-    flops = lambda f: jax.jit(f).lower(variables, X, tail).compile().cost_analysis()["flops"]
-    assert flops(joined) - flops(apart) > 0.9 * 2 * 3 * (B - 1) * 6 * D**2  # Keys, values, receptances of all but the first.
+    flops = lambda f: jax.jit(f).lower(variables, x, tail).compile().cost_analysis()["flops"]
+    once = N if side else N - 1  # Of keys, values, receptances; in raster order the first one depends on the image.
+    assert flops(joined) - flops(apart) > 0.9 * 2 * 3 * (B - 1) * once * D**2
 
 
 @pytest.mark.parametrize("module", [TimeMix(4, dtype="bfloat16"), ChannelMix(4, dtype="bfloat16")], ids=["time", "channel"])

@@ -1,4 +1,4 @@
-"""The network with other neurons than the release's."""
+"""The network with other neurons and another token shift than the release's."""
 
 import flax.linen as nn
 import jax
@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sdit_jax.layers import rwkv
 from sdit_jax.layers.spiking import Spiking
 from sdit_jax.models import build
 
@@ -41,3 +42,14 @@ def test_a_twin_is_the_network_whose_neurons_pass_their_current_on(neuron, norma
     np.testing.assert_allclose(found, jax.jit(replaced)(params), rtol=1e-4, atol=1e-4)
     assert jnp.abs(found - jax.jit(spiking.apply)({"params": params}, *INPUTS)).max() > 1e-2
     assert jax.tree.leaves(sown) == []
+
+
+def test_tokens_are_shifted_on_the_image_where_asked(monkeypatch):
+    config = SMALL | {"reconstruction": False, "remat": "blocks"}
+    params, shift = ordinary(config), rwkv.token_shift
+    found = jax.jit(build(config | {"token_shift": "2d"}).apply)({"params": params}, *INPUTS)
+    plain = jax.jit(build(config).apply)({"params": params}, *INPUTS)
+    monkeypatch.setattr(rwkv, "token_shift", lambda x, side: shift(x, 2))  # Of 2 x 2 patches.
+    expected = jax.jit(lambda params: build(config).apply({"params": params}, *INPUTS))(params)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert jnp.abs(found - plain).max() > 1e-2

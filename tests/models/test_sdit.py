@@ -335,6 +335,7 @@ def test_positions_are_added_to_the_condition_token_and_every_patch(small):
         ({"surrogate_slope": -1.0}, "surrogate_slope: found -1.0"),
         ({"reset": "Hard"}, "reset: found 'Hard', allowed are hard, soft"),
         ({"surrogate": "arctan"}, "surrogate: found 'arctan', allowed are atan"),
+        ({"token_shift": "3d"}, "token_shift: found '3d', allowed are 1d, 2d"),
         ({"neuron": "relu"}, "neuron: found 'relu', allowed are lif, identity, gelu"),
         ({"gate_init": "zero"}, "gate_init: found 'zero', allowed are random, identity"),
         ({"smooth_init": "zero"}, "smooth_init: found 'zero', allowed are random, identity"),
