@@ -15,7 +15,7 @@ from sdit_jax.ops.surrogate import DERIVATIVES
 from sdit_jax.ops.wkv import IMPLEMENTATIONS
 
 CHOICES = {
-    "condition": ("token", "every_token"),
+    "condition": ("token", "every_token", "modulation"),
     "neuron": NEURONS,
     "reset": ("hard", "soft"),
     "surrogate": tuple(DERIVATIVES),

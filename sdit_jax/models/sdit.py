@@ -56,7 +56,9 @@ class SDiT(nn.Module):
     depth: int = 4  # Blocks besides the middle one; even.
     num_classes: int = 10  # 0 for an unconditional model.
     label_dropout: float = 0.1
-    condition: str = "token"  # Where time and label are told: "token", by a token in front, or "every_token", added to all.
+    # How time and label are told: "token", by one in front; "every_token", added to all of them too; "modulation", that and by
+    # a scale and a shift of every normalised block input (Peebles and Xie 2023, arXiv 2212.09748, section 3.2).
+    condition: str = "token"
 
     neuron: str = "lif"  # "identity" and "gelu" are the same network without spikes, for comparison.
     timesteps: int = 4  # Spiking steps T.
@@ -92,16 +94,17 @@ class SDiT(nn.Module):
                 raise ValueError(f"y_B: this model has labels; pass {self.num_classes} for none")
             condition += LabelEmbed(self.num_classes, self.width, self.label_dropout, name="label_embed")(y_B, train)
         x = Linear(self.width, kernel_init=XAVIER, name="patch_embed")(patchify(x_BHWC, self.patch_size))
-        if self.condition == "every_token":
+        if self.condition != "token":
             x += condition[:, None]
         x = jnp.concatenate([condition[:, None], x], 1)
         position: Any = self.param("position", nn.initializers.zeros, x.shape[1:])
         each: Any = for_each(position, len(x))
         x += each
 
-        x, skips = self._blocks("in_blocks", half)(x, None, jnp.arange(half))
-        x, _ = self._block_class()(**self._block_fields(), name="mid_block")(x, None, half)
-        x, _ = self._blocks("out_blocks", half, fuses_skip=self.skips)(x, skips[::-1], jnp.arange(half))
+        told = nn.silu(condition) if self.condition == "modulation" else None
+        x, skips = self._blocks("in_blocks", half)(x, None, told, jnp.arange(half))
+        x, _ = self._block_class()(**self._block_fields(), name="mid_block")(x, None, told, half)
+        x, _ = self._blocks("out_blocks", half, fuses_skip=self.skips)(x, skips[::-1], told, jnp.arange(half))
 
         out_channels = self.channels * (2 if self.learned_variance else 1)
         x = Linear(self.patch_size**2 * out_channels, kernel_init=nn.initializers.zeros, name="head")(layer_norm(x))
@@ -130,7 +133,7 @@ class SDiT(nn.Module):
             self._block_class(),
             variable_axes={"params": 0, "spikes": 0},
             split_rngs={"params": True},
-            in_axes=(0 if fuses_skip else nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
+            in_axes=(0 if fuses_skip else nn.broadcast, nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
             length=length,
             unroll=min(length, MAX_UNROLL) if self.remat == "none" else 1,  # One at a time, or memory is not saved.
         )
@@ -141,7 +144,8 @@ class Block(nn.Module):
     """One spiking RWKV block; its forward pass is the equation of PAPER section 4.
 
     The fields make its layers: `time_mix(name=...)`, `channel_mix(name=...)`, `neurons(name=...)` and, unless None,
-    `reconstruction(tokens, width, name=...)`. An output block first fuses a skip: Linear([x ; skip]).
+    `reconstruction(tokens, width, name=...)`. An output block first fuses a skip: Linear([x ; skip]). What it is `told`, if
+    anything, scales and shifts the inputs of both mixing layers, at first not at all; of reconstruction tokens only the second.
     """
 
     time_mix: Callable[..., TimeMix]
@@ -152,7 +156,7 @@ class Block(nn.Module):
     fuses_skip: bool = False
 
     @nn.compact
-    def __call__(self, x_BLC, skip_BLC, layer):
+    def __call__(self, x_BLC, skip_BLC, told_BC, layer):
         _, L, D = x_BLC.shape
         x_BLC = constrained(x_BLC, "batch", "tokens", "channels")
         if self.fuses_skip:
@@ -160,7 +164,13 @@ class Block(nn.Module):
             x_BLC = fuse(jnp.concatenate([x_BLC, skip_BLC], -1))
         module = self.reconstruction(L, D, name="reconstruction") if self.reconstruction else None
         z, tail = (module.append(x_BLC), layer_norm(module.initial)) if module else (x_BLC, None)
-        z += self.neurons(name="time_neurons")(self.time_mix(name="time_mix")(layer_norm(x_BLC), layer, tail))
-        z += self.neurons(name="channel_neurons")(self.channel_mix(name="channel_mix")(layer_norm(z), layer))
+        first = second = layer_norm
+        if told_BC is not None:
+            scales = Linear(4 * D, kernel_init=nn.initializers.zeros, name="modulation")(told_BC)[:, None]
+            scale_1, shift_1, scale_2, shift_2 = jnp.split(scales, 4, -1)
+            first = lambda x: layer_norm(x) * (1 + scale_1) + shift_1
+            second = lambda x: layer_norm(x) * (1 + scale_2) + shift_2
+        z += self.neurons(name="time_neurons")(self.time_mix(name="time_mix")(first(x_BLC), layer, tail))
+        z += self.neurons(name="channel_neurons")(self.channel_mix(name="channel_mix")(second(z), layer))
         x_BLC = module.gate(z) if module else z
         return x_BLC, x_BLC

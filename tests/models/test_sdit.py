@@ -120,6 +120,47 @@ def test_a_condition_of_every_token_is_one_more_position_embedding(tiny):
     assert jnp.abs(found - run(config, params, x, t, y)).max() > 1e-2
 
 
+def test_modulation_scales_and_shifts_what_the_mixing_layers_see():
+    """It starts as nothing; a scale is one of the rows of their kernels; every image is told its own."""
+    config = SMALL | {"reconstruction": False, "condition": "modulation"}
+    params, width = ordinary(config), SMALL["width"]
+    rng, groups = np.random.default_rng(2), ("in_blocks", "mid_block", "out_blocks")
+
+    def with_modulation(params, kernel, bias):
+        fill = lambda leaf, value: jnp.broadcast_to(value, leaf.shape)
+        blocks = {}
+        for name in groups:
+            own = params[name]["modulation"]
+            own = {"kernel": fill(own["kernel"], kernel), "bias": fill(own["bias"], bias)}
+            blocks[name] = params[name] | {"modulation": own}
+        return params | blocks
+
+    plain = run(SMALL | {"reconstruction": False, "condition": "every_token"}, params)
+    np.testing.assert_allclose(run(config, with_modulation(params, 0.0, 0.0)), plain, atol=1e-5)
+    started = initial(config)["mid_block"]["modulation"]
+    assert not started["kernel"].any() and not started["bias"].any()
+
+    first, second = 0.3 * rng.normal(size=(2, width)).astype(np.float32)
+    bias = np.concatenate([first, 0 * first, second, 0 * second])
+    scaled = dict(params)
+    for name in groups:
+        by_rows = lambda mix, names, scale: mix | {n: {"kernel": mix[n]["kernel"] * (1 + scale)[:, None]} for n in names}
+        time_mix = by_rows(params[name]["time_mix"], ("key", "value", "receptance"), first)
+        scaled[name] = params[name] | {
+            "time_mix": time_mix, "channel_mix": by_rows(params[name]["channel_mix"], ("key", "receptance"), second),
+        }  # fmt: skip
+    found = run(config, with_modulation(params, 0.0, bias))
+    np.testing.assert_allclose(found, run(config, with_modulation(scaled, 0.0, 0.0)), atol=2e-4)
+    assert jnp.abs(found - plain).max() > 1e-2
+
+    kernel = 0.3 * rng.normal(size=(width, 4 * width)).astype(np.float32)  # Told by time and label, image by image.
+    found = run(config, with_modulation(params, kernel, bias))
+    for i in range(B):
+        alone = run(config, with_modulation(params, kernel, bias), X[i : i + 1], T_B[i : i + 1], Y_B[i : i + 1])
+        np.testing.assert_allclose(found[i : i + 1], alone, atol=1e-4)
+    assert jnp.abs(found - run(config, with_modulation(params, 0.0, bias))).max() > 1e-2
+
+
 def with_skip_kernel(params, keep, fuse):
     """Output blocks that see keep * x + fuse * skip."""
     half, width = params["out_blocks"]["skip"]["bias"].shape
@@ -257,7 +298,7 @@ def test_a_stack_runs_as_its_blocks_one_after_another(depth):
     fields = build(config)._block_fields()
     half = depth // 2
     stages = [("in_blocks", i) for i in range(half)] + [("mid_block", None)] + [("out_blocks", i) for i in range(half)]
-    block = jax.jit(lambda p, x: Block(**fields).apply({"params": p}, x, None, 0)[0])
+    block = jax.jit(lambda p, x: Block(**fields).apply({"params": p}, x, None, None, 0)[0])
     for group, i in stages:
         x = block(params[group] if i is None else jax.tree.map(lambda leaf: leaf[i], params[group]), x)
     x = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-6)
