@@ -122,12 +122,13 @@ def test_huge_keys_are_safe_and_right(name, bidirectional):
     assert_close(found, expected, 2e-3)  # Float32 keeps the log of a mass of exp(1e4) to 1e-3.
 
 
+@pytest.mark.parametrize("decay", [[3.0, 0.3, 1e-3], [20.0, 0.7, 150.0]])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_linear_recurrences_are_exact_up_to_the_range_that_they_admit(bidirectional):
+def test_linear_recurrences_are_exact_up_to_the_range_that_they_admit(bidirectional, decay):
     """Keys as far apart as `fits` allows, in every order: rises, falls and leaps, with fast and slow decay."""
     arrays, cotangents = inputs(64, with_state=not bidirectional), cotangents_for(64)
     w, u, k = arrays[:3]
-    w[:], u[:] = [3.0, 0.3, 1e-3], [2.0, -2.0, 0.0]
+    w[:], u[:] = decay, [2.0, -2.0, 0.0]
     ramp, leaps = np.linspace(0, 1, 64), np.random.default_rng(4).integers(0, 2, 64)
     reach = linear.RANGE - 2.1
     k[0], k[1] = reach * np.stack([ramp, 1 - ramp, leaps], 1), reach * np.stack([leaps, ramp, 1 - ramp], 1)

@@ -18,7 +18,8 @@ The gradient, with g_t = dL/dy_t / (q_t + b_t), runs backwards in time:
 
 Exponentials and divisions that no recurrence needs stand outside of the loops over tokens, where the compiler spreads them
 over the cores. The gradient keeps k, v, y and q, from which p follows; bidirectional also the sums of what comes after. The
-decay is applied as x + (d - 1) x, with d - 1 = expm1(-w): where d is nearly 1 its rounding would add up over the tokens.
+decay is applied as x + (d - 1) x, with d - 1 = expm1(-w): where d is nearly 1 its rounding would add up over the tokens. Where
+d is below a half, the rounding of that sum would outlast what x leaves, and it is applied as d x.
 """
 
 import functools
@@ -30,6 +31,7 @@ from sdit_jax.ops.wkv import past
 from sdit_jax.ops.wkv.state import WKVState, at, put
 
 RANGE = 60.0
+LN_2 = 0.6931
 
 
 def averages(w_C, u_C, k_BLC, v_BLC, start: WKVState, bidirectional: bool) -> tuple[jax.Array, WKVState]:
@@ -74,15 +76,22 @@ def _backward(bidirectional, residuals, cotangents):
 _averages.defvjp(_forward, _backward)
 
 
+def _faded(w):
+    """x -> exp(-w) x, exact to rounding for any w: of x it keeps 1 or 0, and adds a part."""
+    fast = w > LN_2
+    kept, part = jnp.where(fast, 0.0, 1.0).astype(w.dtype), jnp.where(fast, jnp.exp(-w), jnp.expm1(-w))
+    return lambda x, more: kept * x + (part * x + more)
+
+
 def _linear(bidirectional, top_BC, w, u, k_BLC, v_BLC, start):
     """((y, last), kept): q; bidirectional also p and q of what comes after each token."""
     L, empty = k_BLC.shape[1], jnp.zeros_like(k_BLC)
-    grow, bonus, nothing = jnp.expm1(-w), jnp.exp(u), jnp.zeros_like(top_BC)
+    faded, bonus, nothing = _faded(w), jnp.exp(u), jnp.zeros_like(top_BC)
     a_BLC = jnp.exp(k_BLC - top_BC[:, None])
 
     def moved(p, q, t):
         a = at(a_BLC, t)
-        return a, p + (grow * p + a * at(v_BLC, t)), q + (grow * q + a)
+        return a, faded(p, a * at(v_BLC, t)), faded(q, a)
 
     def back(i, carry):
         p, q, p_BLC, q_BLC = carry
@@ -109,7 +118,7 @@ def _linear_gradient(bidirectional, top_BC, inputs, result, kept, cotangents):
     w, u, k_BLC, v_BLC, start = inputs
     (y_BLC, last), (q_BLC, *after), (dy_BLC, d_last) = result, kept, cotangents
     L, empty = k_BLC.shape[1], jnp.zeros_like(k_BLC)
-    grow, bonus, nothing = jnp.expm1(-w), jnp.exp(u), jnp.zeros_like(top_BC)
+    faded, bonus, nothing = _faded(w), jnp.exp(u), jnp.zeros_like(top_BC)
     a_BLC = jnp.exp(k_BLC - top_BC[:, None])
 
     g_BLC = dy_BLC / (q_BLC + (after[1] if bidirectional else 0) + bonus * a_BLC)
@@ -128,13 +137,13 @@ def _linear_gradient(bidirectional, top_BC, inputs, result, kept, cotangents):
         a, v, y, q, p, _, _, own, g = seen(t)
         du_t = own * (v - y)
         dk_BLC, dv_BLC = put(dk_BLC, a * (v * P + Q) + du_t, t), put(dv_BLC, a * P + own, t)
-        return P + (grow * P + g), Q + (grow * Q - g * y), dw + (p * P + q * Q), du + du_t, dk_BLC, dv_BLC
+        return faded(P, g), faded(Q, -g * y), dw + (p * P + q * Q), du + du_t, dk_BLC, dv_BLC
 
     def ahead(t, carry):
         P, Q, dw, dk_BLC, dv_BLC = carry
         a, v, y, _, _, p, q, _, g = seen(t)
         dk_BLC, dv_BLC = put(dk_BLC, at(dk_BLC, t) + a * (v * P + Q), t), put(dv_BLC, at(dv_BLC, t) + a * P, t)
-        return P + (grow * P + g), Q + (grow * Q - g * y), dw + (p * P + q * Q), dk_BLC, dv_BLC
+        return faded(P, g), faded(Q, -g * y), dw + (p * P + q * Q), dk_BLC, dv_BLC
 
     q_last = jnp.exp(last.log_mass_BC - top_BC)
     P = d_last.mean_BC / q_last
