@@ -97,7 +97,8 @@ def _spikes(model, objective, params, pictures, labels, t, seed):
         output = next_method(*args, **kwargs)
         if context.method_name == "rate":
             neurons, (current,) = context.module, args
-            neurons.sow("spikes", "spikes", neurons.fire(jnp.broadcast_to(current, (neurons.timesteps, *current.shape))))
+            currents = jnp.broadcast_to(current, (neurons.timesteps, *current.shape))
+            neurons.sow("spikes", "spikes", neurons.fire(currents, **kwargs))
         return output
 
     _, t_N, _, x_t = _noised(objective.schedule, pictures, t, seed)

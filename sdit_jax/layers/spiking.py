@@ -5,12 +5,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from sdit_jax.ops import firing_rate, lif
 
 TWINS = {"identity": lambda current: current, "gelu": nn.gelu}
 NEURONS = ("lif", *TWINS)
+ZEROS = nn.initializers.zeros
 
 
 class Spiking(nn.Module):
@@ -24,6 +26,10 @@ class Spiking(nn.Module):
     Sows the mean firing rate as "firing_rate" in the collection "spikes". Source: PAPER section 4. With `neuron` "identity" or
     "gelu" (its tanh form) there are no spikes: the same current, normalised or not, passes through that function of it instead,
     and nothing is sown.
+
+    With `learned_threshold` and `learned_decay` each channel has its own: threshold * exp(a), and tau = 1 + (tau - 1) exp(-b),
+    which is 1/tau = sigmoid(b + const), with a and b learned from 0, so that all start at the fields (PLIF, Fang et al. 2021,
+    arXiv 2007.05785) and weight decay pulls them back there. Currents are brought to the scale of the field, not to this one's.
     """
 
     neuron: str = "lif"
@@ -35,6 +41,8 @@ class Spiking(nn.Module):
     surrogate: str = "atan"
     surrogate_slope: float = 2.0
     normalized_currents: bool = False
+    learned_threshold: bool = False
+    learned_decay: bool = False
 
     @nn.compact
     def __call__(self, current_BLC: jax.Array) -> jax.Array:
@@ -42,17 +50,22 @@ class Spiking(nn.Module):
             current_BLC = self.threshold * nn.LayerNorm(epsilon=1e-6, bias_init=nn.initializers.ones, name="norm")(current_BLC)
         if self.neuron in TWINS:
             return TWINS[self.neuron](current_BLC)
-        rate_BLC = self.rate(current_BLC)
+        learned, channels = {}, current_BLC.shape[-1:]
+        if self.learned_threshold:
+            learned["v_threshold"] = self.threshold * jnp.exp(self.param("threshold_scale", ZEROS, channels))
+        if self.learned_decay:
+            learned["tau"] = 1 + (self.tau - 1) * jnp.exp(-self.param("decay_shift", ZEROS, channels))
+        rate_BLC = self.rate(current_BLC, **learned)
         self.sow("spikes", "firing_rate", rate_BLC.mean())
         return rate_BLC
 
-    def rate(self, current___: jax.Array) -> jax.Array:
+    def rate(self, current___: jax.Array, **learned: jax.Array) -> jax.Array:
         """Firing rate of a constant current. Like `fire` a method, so that `evaluation` can watch it (nn.intercept_methods)."""
-        return firing_rate(current___, self.timesteps, **self.constants)
+        return firing_rate(current___, self.timesteps, **self.constants | learned)
 
-    def fire(self, currents_T___: jax.Array) -> jax.Array:
-        """Spikes of currents, of their shape."""
-        return lif(currents_T___, **self.constants)[0]
+    def fire(self, currents_T___: jax.Array, **learned: jax.Array) -> jax.Array:
+        """Spikes of currents, of their shape; `learned` constants of `ops.lif` in place of the fields."""
+        return lif(currents_T___, **self.constants | learned)[0]
 
     @property
     def constants(self) -> dict[str, Any]:

@@ -69,6 +69,8 @@ class SDiT(nn.Module):
     surrogate: str = "atan"
     surrogate_slope: float = 2.0
     normalized_currents: bool = False
+    learned_threshold: bool = False  # Per channel of each layer of neurons, from `threshold`.
+    learned_decay: bool = False  # The same, from `tau`.
 
     token_shift: str = "1d"  # Tokens are mixed with their predecessor; "2d": with their neighbours on the image.
     reconstruction: bool = True

@@ -9,10 +9,13 @@ cotangents, it steps
     G(X)  = G(h) / tau             or G(h) where the input is not decayed
     G(v) <- G(h) (1 - 1/tau)
 
-from the last spiking step to the first.
+from the last spiking step to the first. The gradient of the threshold is -sum_t (G(s) S + s G(v)), without the second term
+where the reset is hard; that of tau is -sum_t G(h) d / tau^2 with d = X - (v - r), or -(v - r) where the input is not decayed.
+The compiler drops what nobody asks for.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -27,7 +30,7 @@ MAX_UNROLL = 8
 def lif(
     currents_T___: jax.Array,
     *,
-    tau: float = 2.0,
+    tau: float | jax.Array = 2.0,
     v_threshold: float | jax.Array = 1.0,
     v_reset: float | None = 0.0,
     decay_input: bool = True,
@@ -50,8 +53,10 @@ def lif(
 
     Args:
       currents_T___: input currents, spiking steps first, any further axes.
-      tau: membrane time constant in spiking steps, >= 1.
-      v_threshold: firing threshold; a spike is h >= v_threshold.
+      tau: membrane time constant in spiking steps, >= 1 (an array's values are not checked). Infinity, without decay of the
+        input, is a neuron without leak, h = v + X_t.
+      v_threshold: firing threshold; a spike is h >= v_threshold. Like tau it may be an array that broadcasts to one step of
+        the currents, and has a gradient.
       v_reset: potential after a spike and at rest; None subtracts the threshold instead (soft reset).
       decay_input: whether the current is divided by tau.
       detach_reset: whether the reset is left out of the gradient.
@@ -64,22 +69,23 @@ def lif(
       is at least float32 inside, whatever comes in.
 
     Raises:
-      ValueError: tau below 1, an unknown surrogate, a slope that is not positive, or currents without a step axis.
+      ValueError: tau below 1, or infinite where it divides the input, an unknown surrogate, a slope that is not positive, or
+        currents without a step axis.
 
     Source: PAPER section 4; the conventions are those of spikingjelly's LIFNode.
     """
     if currents_T___.ndim < 1 or currents_T___.shape[0] < 1:
         raise ValueError(f"currents: found shape {currents_T___.shape}, need at least one spiking step on axis 0")
-    neuron = Neuron(float(tau), v_reset, decay_input, detach_reset, *parse(surrogate, surrogate_slope))
-    v_0, threshold = neuron.start(currents_T___.dtype, currents_T___.shape[1:], v_threshold, v_init)
-    return _lif(neuron, currents_T___, v_0, threshold)  # pyright: ignore[reportReturnType]
+    neuron = Neuron(v_reset, decay_input, detach_reset, *parse(surrogate, surrogate_slope))
+    v_0, *constants = neuron.start(currents_T___.dtype, currents_T___.shape[1:], tau, v_threshold, v_init)
+    return _lif(neuron, currents_T___, v_0, *constants)  # pyright: ignore[reportReturnType]
 
 
 def firing_rate(
     current___: jax.Array,
     timesteps: int,
     *,
-    tau: float = 2.0,
+    tau: float | jax.Array = 2.0,
     v_threshold: float | jax.Array = 1.0,
     v_reset: float | None = 0.0,
     decay_input: bool = True,
@@ -94,35 +100,37 @@ def firing_rate(
     """
     if timesteps < 1:
         raise ValueError(f"timesteps: found {timesteps}, must be at least 1")
-    neuron = Neuron(float(tau), v_reset, decay_input, detach_reset, *parse(surrogate, surrogate_slope))
-    v_0, threshold = neuron.start(current___.dtype, current___.shape, v_threshold, None)
-    return _rate(neuron, timesteps, current___, v_0, threshold)  # pyright: ignore[reportReturnType]
+    neuron = Neuron(v_reset, decay_input, detach_reset, *parse(surrogate, surrogate_slope))
+    v_0, *constants = neuron.start(current___.dtype, current___.shape, tau, v_threshold, None)
+    return _rate(neuron, timesteps, current___, v_0, *constants)  # pyright: ignore[reportReturnType]
 
 
 class Neuron(NamedTuple):
-    """The constants of a neuron: what a compiled program depends on."""
+    """What a compiled program depends on; tau and threshold may be learned."""
 
-    tau: float
     v_reset: float | None
     decay_input: bool
     detach_reset: bool
     surrogate: str
     slope: float
 
-    def start(self, dtype, shape, v_threshold, v_init):
-        """(membrane before the first step, threshold), at least float32."""
-        if self.tau < 1:
-            raise ValueError(f"tau: found {self.tau}, must be at least 1")
+    def start(self, dtype, shape, tau, v_threshold, v_init):
+        """(membrane before the first step, tau, threshold), at least float32."""
+        if isinstance(tau, int | float):
+            if not tau >= 1:
+                raise ValueError(f"tau: found {tau}, must be at least 1")
+            if math.isinf(tau) and self.decay_input:
+                raise ValueError(f"tau: found {tau}, must be finite where it divides the input")
         inner = jnp.promote_types(dtype, jnp.float32)
         v_0 = jnp.full(shape, self.v_reset or 0.0, inner) if v_init is None else v_init.astype(inner)
-        return v_0, jnp.asarray(v_threshold, inner)
+        return v_0, jnp.asarray(tau, inner), jnp.asarray(v_threshold, inner)
 
-    def step(self, v, x, threshold):
-        """(membrane after the spike, membrane before it, whether it came)."""
+    def step(self, v, x, tau, threshold):
+        """(membrane after the spike, membrane before it, whether it came, d of the equations above)."""
         leak, x = v - (self.v_reset or 0.0), x.astype(v.dtype)
-        h = v + (x - leak) / self.tau if self.decay_input else v - leak / self.tau + x
+        h, d = (v + (x - leak) / tau, x - leak) if self.decay_input else (v - leak / tau + x, -leak)
         fired = h >= threshold
-        return h - jnp.where(fired, threshold, 0) if self.v_reset is None else jnp.where(fired, self.v_reset, h), h, fired
+        return h - jnp.where(fired, threshold, 0) if self.v_reset is None else jnp.where(fired, self.v_reset, h), h, fired, d
 
 
 def _scan(step, carry, xs, T, reverse=False):
@@ -130,9 +138,9 @@ def _scan(step, carry, xs, T, reverse=False):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _lif(neuron: Neuron, currents_T___, v_0, threshold):
+def _lif(neuron: Neuron, currents_T___, v_0, tau, threshold):
     def step(v, x):
-        v, _, fired = neuron.step(v, x, threshold)
+        v, _, fired, _ = neuron.step(v, x, tau, threshold)
         return v, fired.astype(currents_T___.dtype)
 
     v, spikes_T___ = _scan(step, v_0, currents_T___, len(currents_T___))
@@ -151,10 +159,10 @@ _lif.defvjp(_lif_fwd, _lif_bwd)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _rate(neuron: Neuron, T, current___, v_0, threshold):
+def _rate(neuron: Neuron, T, current___, v_0, tau, threshold):
     def step(carry, _):
         v, count = carry
-        v, _, fired = neuron.step(v, current___, threshold)
+        v, _, fired, _ = neuron.step(v, current___, tau, threshold)
         return (v, count + fired), None
 
     (_, count), _ = _scan(step, (v_0, jnp.zeros_like(v_0)), None, T)
@@ -166,27 +174,27 @@ def _rate_fwd(neuron, T, *inputs):
 
 
 def _rate_bwd(neuron, T, inputs, d_rate):
-    current, v_0, threshold = inputs
+    current, v_0, *constants = inputs
     repeated = lambda x: jnp.broadcast_to(x, (T, *x.shape))  # Fused away where the scan is unrolled.
     d_spikes = repeated(d_rate.astype(v_0.dtype) / T)
-    d_currents, d_v, d_threshold = _adjoint(neuron, repeated(current), v_0, threshold, d_spikes, jnp.zeros_like(v_0))
-    return d_currents.sum(0), d_v, d_threshold
+    d_currents, *others = _adjoint(neuron, repeated(current), v_0, *constants, d_spikes, jnp.zeros_like(v_0))
+    return d_currents.sum(0), *others
 
 
 _rate.defvjp(_rate_fwd, _rate_bwd)
 
 
-def _adjoint(neuron: Neuron, currents_T___, v_0, threshold, d_spikes_T___, d_v):
-    """The cotangents of (currents_T___, v_0, threshold): the equations at the head of this file."""
+def _adjoint(neuron: Neuron, currents_T___, v_0, tau, threshold, d_spikes_T___, d_v):
+    """The cotangents of (currents_T___, v_0, tau, threshold): the equations at the head of this file."""
     T, derivative = len(currents_T___), DERIVATIVES[neuron.surrogate][0]
 
     def again(v, x):
-        v, h, _ = neuron.step(v, x, threshold)
-        return v, h
+        v, h, _, d = neuron.step(v, x, tau, threshold)
+        return v, (h, d)
 
     def step(carry, inputs):
-        d_v, d_threshold = carry
-        h, d_s = inputs
+        d_v, d_tau, d_threshold = carry
+        (h, d), d_s = inputs
         fired, d_s = h >= threshold, d_s.astype(h.dtype)
         if not neuron.detach_reset:
             d_s += d_v * (-threshold if neuron.v_reset is None else neuron.v_reset - h)
@@ -195,12 +203,13 @@ def _adjoint(neuron: Neuron, currents_T___, v_0, threshold, d_spikes_T___, d_v):
             d_h, d_threshold = d_v + through, d_threshold - through - jnp.where(fired, d_v, 0)
         else:
             d_h, d_threshold = jnp.where(fired, 0, d_v) + through, d_threshold - through
-        d_x = d_h / neuron.tau if neuron.decay_input else d_h
-        return (d_h - d_h / neuron.tau, d_threshold), d_x.astype(currents_T___.dtype)
+        d_x = d_h / tau if neuron.decay_input else d_h
+        return (d_h - d_h / tau, d_tau - d_h * d, d_threshold), d_x.astype(currents_T___.dtype)
 
-    _, h_T___ = _scan(again, v_0, currents_T___, T)
-    (d_v, d_threshold), d_T___ = _scan(step, (d_v, jnp.zeros_like(v_0)), (h_T___, d_spikes_T___), T, reverse=True)
-    return d_T___, d_v, _summed_to(threshold.shape, d_threshold)
+    _, steps = _scan(again, v_0, currents_T___, T)
+    zero = jnp.zeros_like(v_0)
+    (d_v, d_tau, d_threshold), d_T___ = _scan(step, (d_v, zero, zero), (steps, d_spikes_T___), T, reverse=True)
+    return d_T___, d_v, _summed_to(tau.shape, d_tau / tau**2), _summed_to(threshold.shape, d_threshold)
 
 
 def _summed_to(shape, x):

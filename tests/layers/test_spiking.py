@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sdit_jax.layers.spiking import Spiking
+from sdit_jax.ops import firing_rate
 
 
 def currents(scale=1.0):
@@ -71,3 +72,32 @@ def test_normalised_neurons_fire_from_the_start_where_those_of_the_release_are_s
     rate = module.apply({"params": module.init(jax.random.key(0), X)["params"]}, X)
     expected = rates(np.random.default_rng(1).normal(1, 1, size=100_000), 4).mean()  # Currents start around the threshold.
     assert float(rate.mean()) == pytest.approx(expected, abs=0.03) and expected > 0.2
+
+
+def test_thresholds_and_decays_are_learned_from_the_fields():
+    module = Spiking(threshold=0.7, tau=3.0, learned_threshold=True, learned_decay=True, reset="soft")
+    X = currents(2)
+    params = module.init(jax.random.key(0), X)["params"]
+    assert {name: leaf.shape for name, leaf in params.items()} == {"threshold_scale": (64,), "decay_shift": (64,)}
+    plain = Spiking(threshold=0.7, tau=3.0, reset="soft")
+    np.testing.assert_array_equal(module.apply({"params": params}, X), plain.apply({}, X))
+
+    a, b = np.linspace(-1, 1, 64, dtype=np.float32), np.linspace(2, -2, 64, dtype=np.float32)
+    moved = {"threshold_scale": jnp.asarray(a), "decay_shift": jnp.asarray(b)}
+    sigmoid = 1 / (1 + np.exp(-(b - np.log(2.0))))  # 1 / tau, a third at b = 0.
+    loss = lambda function, *args: (function(*args) * jnp.sin(X)).sum()
+    learned = lambda threshold, tau: firing_rate(X, 4, v_threshold=threshold, tau=tau, v_reset=None)
+    found, grads = jax.value_and_grad(lambda p: loss(module.apply, {"params": p}, X))(moved)
+    threshold, tau = jnp.asarray(0.7 * np.exp(a)), jnp.asarray(1 / sigmoid, jnp.float32)
+    expected, (d_threshold, d_tau) = jax.value_and_grad(lambda *args: loss(learned, *args), (0, 1))(threshold, tau)
+    assert float(found) == pytest.approx(float(expected), abs=1e-3)
+    np.testing.assert_allclose(grads["threshold_scale"], d_threshold * threshold, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(grads["decay_shift"], d_tau * (1 - tau), rtol=1e-3, atol=1e-4)  # d tau / db = -(tau - 1).
+
+
+def test_currents_are_brought_to_the_scale_of_the_field_whatever_the_threshold_has_learned():
+    module, X = Spiking(normalized_currents=True, learned_threshold=True, threshold=0.5), currents()
+    params = module.init(jax.random.key(0), X)["params"]
+    params["threshold_scale"] += np.log(2.0)
+    normal = (X - X.mean(-1, keepdims=True)) / jnp.sqrt(X.var(-1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(module.apply({"params": params}, X), rates(np.asarray(0.5 * (normal + 1)), 4, 1.0), atol=1e-6)

@@ -28,7 +28,9 @@ VARIANTS = {
     "undecayed_input": {"decay_input": False, "v_threshold": 0.8},
     "undecayed_input_soft": {"decay_input": False, "v_reset": None, "tau": 1.5},
     "undecayed_input_other_rest": {"decay_input": False, "v_reset": 0.2},
-    "leakless": {"tau": 1.0},
+    "forgetful": {"tau": 1.0},
+    "leakless": {"tau": math.inf, "decay_input": False},
+    "leakless_soft": {"tau": math.inf, "decay_input": False, "v_reset": None},
     "steep": {"surrogate_slope": 5.0},
 }
 
@@ -103,9 +105,8 @@ def test_the_gradient_keeps_nothing_but_the_currents():
     x = jnp.zeros(1000)
     for function, currents in ((lambda x: firing_rate(x, 4), x), (lambda x: lif(x)[0], jnp.zeros((4, 1000)))):
         pull = jax.eval_shape(lambda x, function=function: jax.vjp(function, x)[1], currents)
-        assert (
-            sum(leaf.size for leaf in jax.tree.leaves(pull)) <= currents.size + 1000 + 1
-        )  # The first membrane, the threshold.
+        kept = sum(leaf.size for leaf in jax.tree.leaves(pull))
+        assert kept <= currents.size + 1000 + 2  # The first membrane, tau, the threshold.
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -134,6 +135,40 @@ def test_a_learned_threshold_has_the_gradient_of_the_loop(v_reset, shape, detach
         ours = jax.grad(lambda c: total(lambda c: lif(currents, v_threshold=c, **options), c))(threshold)
         plain = jax.grad(lambda c: total(lambda c: loop(currents, 0.0, v_threshold=c, **options), c))(threshold)
         np.testing.assert_allclose(ours, plain, atol=1e-11)
+
+
+@pytest.mark.parametrize("variant", ["release", "soft", "other_rest", "undecayed_input_other_rest", "undecayed_input_soft"])
+@pytest.mark.parametrize("shape, T", [((32,), 4), ((3, 1), 9), ((), 4)])
+def test_a_learned_tau_has_the_gradient_of_the_loop(variant, shape, T):
+    options = VARIANTS[variant]
+    rest = options.get("v_reset", 0.0) or 0.0
+    with jax.enable_x64(True):
+        currents = jnp.asarray(np.random.default_rng(0).normal(0.6, 1.5, (T, 3, 32)))
+        tau = jnp.linspace(1.0, 4.0, math.prod(shape)).reshape(shape)
+        weights = jnp.arange(1.0, T + 1)[:, None, None]
+
+        def total(spikes, v):
+            return (spikes * weights).sum() + (v**2).sum()
+
+        given = {name: value for name, value in options.items() if name != "tau"}
+        ours = jax.grad(lambda tau: total(*lif(currents, tau=tau, **given)))(tau)
+        plain = jax.grad(lambda tau: total(*loop(currents, rest, tau=tau, **given)))(tau)
+        np.testing.assert_allclose(ours, plain, atol=1e-10)
+        assert jnp.abs(plain).mean() > 1e-2
+
+        constant = jnp.broadcast_to(currents[:1], currents.shape)
+        ours = jax.grad(lambda tau: firing_rate(currents[0], T, tau=tau, **given).sum())(tau)
+        plain = jax.grad(lambda tau: loop(constant, rest, tau=tau, **given)[0].mean(0).sum())(tau)
+        np.testing.assert_allclose(ours, plain, atol=1e-11)
+
+
+@pytest.mark.parametrize("T", [4, 12])
+def test_a_tau_that_is_not_learned_costs_nothing(T):
+    """The compiler drops it from the gradient of the currents."""
+    cost = lambda f, *args: jax.jit(jax.grad(f)).lower(*args).compile().cost_analysis()["flops"]
+    x, tau = jnp.zeros(1000), jnp.full(1000, 2.0)
+    alone = cost(lambda x: firing_rate(x, T).sum(), x)
+    assert alone + 2000 * T < cost(lambda both: firing_rate(both[0], T, tau=both[1]).sum(), (x, tau))
 
 
 def test_the_reset_passes_no_gradient_where_it_is_detached():
@@ -169,6 +204,8 @@ def test_bfloat16_currents_give_bfloat16_spikes_and_a_float32_membrane():
     "currents, options, message",
     [
         (jnp.ones((4, 2)), {"tau": 0.5}, "tau.*0.5"),
+        (jnp.ones((4, 2)), {"tau": math.nan}, "tau.*nan"),
+        (jnp.ones((4, 2)), {"tau": math.inf}, "tau.*inf, must be finite where it divides the input"),
         (jnp.float32(1), {}, "step"),
         (jnp.ones((0, 2)), {}, r"\(0, 2\)"),
         (jnp.ones((4, 2)), {"surrogate": "arctan"}, "arctan"),
