@@ -260,8 +260,13 @@ def load(workdir: Path) -> Config:
         raise InputError(f"{workdir}: no such run folder")
     if not path.is_file():
         raise InputError(f"{workdir}: not a run folder, it holds no config.json")
+    return from_json(path.read_text(), path)
+
+
+def from_json(text: str, path: Path) -> Config:
+    """The configuration in a text out of a file. Raises InputError that names the file where it is none."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(text)
     except ValueError as error:
         raise InputError(f"{path}: damaged, not JSON ({error})") from None
     if not isinstance(found, dict) or not isinstance(found.get("model"), dict):

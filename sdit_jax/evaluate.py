@@ -2,6 +2,7 @@
 
     python -m sdit_jax.evaluate --workdir=runs/digits
     python -m sdit_jax.evaluate --workdir=runs/mnist --n=10000 --sampler=ddpm --steps=250 --inception=pt_inception.pth
+    python -m sdit_jax.evaluate --workdir=mnist.safetensors --data_dir=DATA/mnist --out=evaluation
     python -m sdit_jax.evaluate --samples=samples/samples.npz --reference=mnist --data_dir=DATA/mnist
 
 Prints the values beside what real images score, and writes evaluation.json, report.html and, from a run folder, samples.npz.
@@ -28,7 +29,7 @@ from sdit_jax.evaluation.report import write_report
 from sdit_jax.evaluation.subject import Subject, draw, load_references, read_subject
 from sdit_jax.sampling.run import Run, check_sampling, open_run
 
-WORKDIR = flags.DEFINE_string("workdir", "", "Run folder to draw samples from.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Run folder to draw samples from, .safetensors file, or pretrained:NAME.")
 SAMPLES = flags.DEFINE_string("samples", "", "Or a .npz file of samples: arr_0 uint8 (N, H, W, C), labels.")
 REFERENCE = flags.DEFINE_string("reference", "", "Source of real images, as config.data.name; default what was trained on.")
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where they are, as config.data.dir.")
@@ -53,7 +54,7 @@ def main() -> None:
     if bool(WORKDIR.value) == bool(SAMPLES.value):
         raise InputError("--workdir, --samples: name one of them")
     if WORKDIR.value:
-        _evaluate_run(open_run(Path(WORKDIR.value), WEIGHTS.value))
+        _evaluate_run(open_run(WORKDIR.value, WEIGHTS.value))
     else:
         _evaluate_file(read_subject(Path(SAMPLES.value)))
 
@@ -61,6 +62,8 @@ def main() -> None:
 def _evaluate_run(run: Run) -> None:
     """Whatever is missing is found before anything is drawn or written."""
     data = run.config.data
+    if not (OUT.value or Path(WORKDIR.value).is_dir()):
+        raise InputError(f"--out: missing; {WORKDIR.value} is no run folder to write into")
     check_sampling(run.model, run.objective, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, prefix="--")
     name = REFERENCE.value or data.name
     if not name:

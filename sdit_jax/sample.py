@@ -1,7 +1,8 @@
-"""Draws images from a run folder: samples.npz (arr_0: uint8 NHWC, labels: int32, protocol: JSON) and grid.png.
+"""Draws images from trained weights: samples.npz (arr_0: uint8 NHWC, labels: int32, protocol: JSON) and grid.png.
 
 python -m sdit_jax.sample --workdir=runs/digits --out=samples
 python -m sdit_jax.sample --workdir=runs/digits --out=samples --n=20 --labels=3,7 --sampler=ddpm --steps=250 --guidance=2
+python -m sdit_jax.sample --workdir=digits.safetensors --out=samples
 """
 
 import logging
@@ -18,7 +19,7 @@ from sdit_jax.sampling.generate import example_labels, generate, make_sampler
 from sdit_jax.sampling.protocol import sampling_protocol
 from sdit_jax.sampling.run import Run, check_sampling, open_run
 
-WORKDIR = flags.DEFINE_string("workdir", "", "Run folder to take the weights from.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Run folder, .safetensors file, or pretrained:NAME.")
 OUT = flags.DEFINE_string("out", "", "Folder for samples.npz and grid.png; made if missing.")
 N = flags.DEFINE_integer("n", 64, "How many images.", lower_bound=1)
 SAMPLER = flags.DEFINE_string("sampler", "ddim", f"One of {', '.join(SAMPLERS)}; {' and '.join(STOCHASTIC)} are stochastic.")
@@ -31,8 +32,8 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images at a time.", lower_
 
 
 def main() -> None:
-    workdir, out = Path(WORKDIR.value), Path(OUT.value)
-    run = open_run(workdir, WEIGHTS.value)
+    out = Path(OUT.value)
+    run = open_run(WORKDIR.value, WEIGHTS.value)
     check_sampling(run.model, run.objective, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, prefix="--")
     labels = parse_labels(LABELS.value, N.value, run.model.num_classes)
     config.make_folder(out)

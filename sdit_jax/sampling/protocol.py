@@ -11,6 +11,7 @@ import numpy as np
 
 from sdit_jax.config import Config
 from sdit_jax.sampling.run import Run
+from sdit_jax.sampling.weights import portable
 
 PACKAGES = ("sdit_jax", "jax", "jaxlib", "flax", "numpy", "scipy")
 
@@ -21,8 +22,8 @@ def versions() -> dict[str, str]:
 
 
 def config_sha256(config: Config) -> str:
-    """Of the resolved configuration, as sorted JSON."""
-    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
+    """Of the resolved configuration as sorted JSON, without places, so that a run has one on any machine."""
+    return hashlib.sha256(json.dumps(portable(config).to_dict(), sort_keys=True).encode()).hexdigest()
 
 
 def weights_sha256(params: Any) -> str:
@@ -35,7 +36,7 @@ def weights_sha256(params: Any) -> str:
 
 
 def sampling_protocol(run: Run, *, n: int, sampler: str, steps: int, guidance: float, labels: str, seed: int) -> dict:
-    """How n images were drawn from a run folder: enough to draw them again."""
+    """How n images were drawn from a run: enough to draw them again."""
     averaged, data = run.weights == "ema", run.config.data
     return {
         "n": n, "size": [run.model.image_size, run.model.image_size, run.model.channels], "sampler": sampler, "steps": steps,

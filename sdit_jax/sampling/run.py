@@ -1,4 +1,4 @@
-"""A run folder, opened for drawing: configuration, network, objective and weights."""
+"""A run, opened for drawing: configuration, network, objective and weights."""
 
 import dataclasses
 import math
@@ -14,6 +14,7 @@ from sdit_jax.diffusion.objective import DISTRIBUTIONS, PREDICTIONS, Objective
 from sdit_jax.diffusion.samplers import SAMPLERS
 from sdit_jax.diffusion.schedule import SCHEDULES
 from sdit_jax.models import SDiT, build, initial_params
+from sdit_jax.sampling import weights as files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,14 +29,22 @@ class Run:
     params: Any
 
 
-def open_run(workdir: Path, weights: str | None = None) -> Run:
-    """The newest readable checkpoint of a run folder: averaged weights where it has them, unless "raw" is asked for.
+def open_run(place: str | Path, weights: str | None = None) -> Run:
+    """A file of weights, by `pretrained:NAME` or a path that ends in .safetensors, or a run folder, in float32.
 
-    Raises InputError for a folder that is no run, holds no checkpoint, or keeps no average where "ema" is asked for.
+    Of a folder, it is the newest readable checkpoint: averaged weights where it has them, unless "raw" is asked for.
+    Raises InputError for a folder that is no run, holds no checkpoint, or keeps no average where "ema" is asked for, and for
+    a file that is not there, cannot be read, does not fit its network, or holds other weights than were asked for.
     """
+    file = files.find(place)
+    config, which, step, params = files.read(file, weights) if file else _read_folder(Path(place), weights)
+    return Run(config, build(config.model), make_schedule(config.diffusion), which, step, params)
+
+
+def _read_folder(workdir, weights):
     config = fields.load(workdir)
     fields.validate(config)
-    model, objective = build(config.model), make_objective(config.diffusion)
+    model = build(config.model)
     averaged = config.ema.half_life > 0
     if weights == "ema" and not averaged:
         raise InputError(f"--weights: found 'ema', but {workdir} keeps no average (config.ema.half_life is 0); use raw")
@@ -45,7 +54,7 @@ def open_run(workdir: Path, weights: str | None = None) -> Run:
     with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
         template = jax.eval_shape(lambda: initial_params(model, 0))
         step, params = checkpoints.restore_weights("params" if which == "raw" else which, template)
-    return Run(config, model, objective, which, step, params)
+    return config, which, step, params
 
 
 def make_objective(config: Config) -> Objective:

@@ -49,6 +49,12 @@ def load(
     return dataclasses.replace(data, images=transforms.fit(data.images, size, channels, resize))
 
 
+def without_place(name: str) -> str:
+    """The name of a data set without the folder or file that it may bring along."""
+    kind = name.partition(":")[0]
+    return name if kind == "tfds" else kind
+
+
 def _digits(name, split, rest, directory):
     del directory
     if rest:
