@@ -260,15 +260,16 @@ def load(workdir: Path) -> Config:
         raise InputError(f"{workdir}: no such run folder")
     if not path.is_file():
         raise InputError(f"{workdir}: not a run folder, it holds no config.json")
-    return from_json(path.read_text(), path)
+    return from_json(path.read_bytes(), path)
 
 
-def from_json(text: str, path: Path) -> Config:
+def from_json(text: str | bytes, path: Path) -> Config:
     """The configuration in a text out of a file. Raises InputError that names the file where it is none."""
     try:
         found = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path}: damaged, not JSON ({error})") from None
-    if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
+        config = ml_collections.ConfigDict(found if isinstance(found, dict) else {})
+    except ValueError as error:  # Also for names with dots, which no field has.
+        raise InputError(f"{path}: damaged, not JSON of a configuration ({error})") from None
+    if not isinstance(config.get("model"), ml_collections.ConfigDict):
         raise InputError(f"{path}: damaged, not a configuration with a model")
-    return ml_collections.ConfigDict(found)
+    return config

@@ -5,7 +5,7 @@
     python -m sdit_jax.evaluate --workdir=mnist.safetensors --data_dir=DATA/mnist --out=evaluation
     python -m sdit_jax.evaluate --samples=samples/samples.npz --reference=mnist --data_dir=DATA/mnist
 
-Prints the values beside what real images score, and writes evaluation.json, report.html and, from a run folder, samples.npz.
+Prints the values beside what real images score, and writes evaluation.json, report.html and, where it draws them, samples.npz.
 Drawing samples goes on where it was stopped. fd_classifier is a distance between features of a small classifier of the data
 set, shipped with the package; fid needs Inception's weights (a file, or they are fetched).
 """

@@ -39,8 +39,8 @@ def find(place: str | Path) -> Path | None:
 
     Raises InputError for a name that is not shipped.
     """
-    kind, _, name = str(place).partition(":")
-    if kind != "pretrained":
+    kind, colon, name = str(place).partition(":")
+    if kind + colon != "pretrained:":
         return Path(place) if str(place).endswith(SUFFIX) else None
     shipped = sorted(path.stem for path in PRETRAINED.glob(f"*{SUFFIX}"))
     if name not in shipped:

@@ -118,6 +118,7 @@ FAULTS = {
     "without step": (lambda path: changed(path, step=None), "damaged, found 'ema' weights of step ''"),
     "of unknown weights": (lambda path: changed(path, weights="best"), "damaged, found 'best' weights"),
     "without config": (lambda path: changed(path, config=None), "damaged, not JSON"),
+    "with a dot in a name": (lambda path: changed(path, config='{"model": {"a.b": 1}}'), "damaged, not JSON"),
     "without model": (lambda path: changed(path, config="{}"), "damaged, not a configuration with a model"),
     "with an unknown field": (lambda path: changed(path, config='{"model": {}, "x": 1}'), "config.x: unknown field"),
     "missing": (lambda path: changed(path, {KERNEL: None}), f"{KERNEL}: missing"),
@@ -150,6 +151,7 @@ def test_shipped_weights_are_found_by_name(run, file, monkeypatch):
         with pytest.raises(InputError) as error:
             open_run(f"pretrained:{name}")
         assert str(error.value) == f"--workdir: found 'pretrained:{name}', allowed are pretrained:large, pretrained:small"
+    assert weights.find("pretrained") is None  # As good a name for a run folder as others.
     monkeypatch.setattr(weights, "PRETRAINED", file.parent / "nowhere")
     with pytest.raises(InputError, match="found 'pretrained:small', none are shipped yet"):
         open_run("pretrained:small")
