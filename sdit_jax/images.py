@@ -36,6 +36,16 @@ def grid(images: np.ndarray, columns: int = 10, min_side: int = 64) -> np.ndarra
     return cells.reshape(rows, columns, h, w, 3).swapaxes(1, 2).reshape(rows * h, columns * w, 3)[:-MARGIN, :-MARGIN]
 
 
+def beside(left: np.ndarray, right: np.ndarray, gap: int = 32) -> np.ndarray:
+    """Two RGB pictures next to each other on white, the smaller one in the middle of its height."""
+    height = max(len(left), len(right))
+    picture = np.full((height, left.shape[1] + gap + right.shape[1], 3), 255, np.uint8)
+    for one, start in ((left, 0), (right, left.shape[1] + gap)):
+        top = (height - len(one)) // 2
+        picture[top : top + len(one), start : start + one.shape[1]] = one
+    return picture
+
+
 def save_npz(path: Path, images: np.ndarray, labels: np.ndarray, protocol: Mapping) -> None:
     """Writes images as arr_0, labels as labels and how they were made as JSON in protocol, whole or not at all."""
     partial = path.with_suffix(".partial")

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from sdit_jax import command_line, config, images
 from sdit_jax.config import InputError
+from sdit_jax.data.sources import arrays
 from sdit_jax.diffusion.samplers import SAMPLERS, STOCHASTIC
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
 from sdit_jax.sampling.protocol import sampling_protocol
@@ -28,6 +29,7 @@ GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Classifier-free guidance scale; 
 LABELS = flags.DEFINE_list("labels", [], "Labels, repeated to n images; default 0, 1, 2, ...")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0, upper_bound=config.MAX_SEED)
 WEIGHTS = flags.DEFINE_enum("weights", None, ["ema", "raw"], "Averaged or raw weights; default ema where the run has one.")
+BESIDE = flags.DEFINE_string("beside", "", "A samples.npz whose images the picture shows at the left, for comparison.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images at a time.", lower_bound=1)
 
 
@@ -36,6 +38,7 @@ def main() -> None:
     run = open_run(WORKDIR.value, WEIGHTS.value)
     check_sampling(run.model, run.objective, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, prefix="--")
     labels = parse_labels(LABELS.value, N.value, run.model.num_classes)
+    others = arrays.read(Path(BESIDE.value)).images if BESIDE.value else None
     config.make_folder(out)
     logging.getLogger("sdit_jax").info("%s weights of step %d", "averaged" if run.weights == "ema" else "raw", run.step)
     sampler = make_sampler(
@@ -51,7 +54,8 @@ def main() -> None:
         labels=_said(run), seed=SEED.value,
     )  # fmt: skip
     images.save_npz(out / "samples.npz", made, labels, protocol)
-    images.save_png(images.grid(made), out / "grid.png")
+    picture = images.grid(made) if others is None else images.beside(images.grid(others), images.grid(made))
+    images.save_png(picture, out / "grid.png")
     print(out / "samples.npz", out / "grid.png", sep="\n")
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdit_jax import images
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 REFERENCE = Path(__file__).parent / "reference" / "sdit_release_tiny.npz"
 
@@ -69,6 +71,7 @@ SAMPLING_MISTAKES = {
     "unknown sampler": ("trained", ("--sampler=euler",), ("--sampler", "euler", "ddim")),
     "unknown weights": ("trained", ("--weights=best",), ("weights", "best", "ema")),
     "no images": ("trained", ("--n=0",), ("n", "0")),
+    "nothing to show beside": ("trained", ("--beside=none.npz",), ("none.npz", "no such file")),
     "label of another alphabet": ("trained", ("--labels=²",), ("--labels", "0..9")),
     "guidance not finite": ("trained", ("--guidance=nan",), ("--guidance", "nan")),
     "out cannot be made": ("trained", ("--out=/proc/samples",), ("/proc/samples", "cannot be written")),
@@ -91,7 +94,7 @@ def test_a_mistake_in_sampling_is_one_line_and_writes_nothing(small, trained, tm
 
 def test_samples_are_a_function_of_seed_and_labels(small, trained, tmp_path):
     flags = (f"--workdir={trained.workdir}", "--n=6", "--steps=3", "--labels=3,7", "--batch_size=4")
-    for out, more in (("a", ()), ("b", ()), ("c", ("--seed=1",))):
+    for out, more in (("a", ()), ("b", ()), ("c", ("--seed=1", f"--beside={tmp_path / 'a' / 'samples.npz'}"))):
         done = small.run("sample", *flags, f"--out={tmp_path / out}", *more)
         assert done.returncode == 0, done.stderr
     a, b, c = (np.load(tmp_path / out / "samples.npz") for out in "abc")
@@ -101,6 +104,8 @@ def test_samples_are_a_function_of_seed_and_labels(small, trained, tmp_path):
     assert (a["arr_0"] != c["arr_0"]).any()
     corner = np.asarray(Image.open(tmp_path / "a" / "grid.png"))[:64:8, :64:8, 0]
     np.testing.assert_array_equal(corner, a["arr_0"][0, :, :, 0])
+    both = np.asarray(Image.open(tmp_path / "c" / "grid.png"))
+    np.testing.assert_array_equal(both, images.beside(images.grid(a["arr_0"]), images.grid(c["arr_0"])))
 
 
 def test_an_imported_release_gives_the_releases_samples(small, tmp_path):

@@ -41,6 +41,17 @@ def test_large_images_are_not_enlarged():
     np.testing.assert_array_equal(images.grid(pictures, columns=1), pictures[0])
 
 
+def test_pictures_beside_each_other_keep_their_pixels_and_share_a_middle():
+    small, tall = (np.random.default_rng(0).integers(0, 200, shape, np.uint8) for shape in ((4, 5, 3), (10, 6, 3)))
+    for left, right in ((small, tall), (tall, small)):
+        found = images.beside(left, right, gap=2)
+        assert found.shape == (10, 13, 3)
+        for one, start in ((left, 0), (right, left.shape[1] + 2)):
+            top = (10 - len(one)) // 2
+            np.testing.assert_array_equal(found[top : top + len(one), start : start + one.shape[1]], one)
+        assert (found == 255).all(-1).sum() == 130 - 20 - 60
+
+
 def test_a_png_holds_the_picture_and_nothing_is_left_beside_it(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
     (tmp_path / "grid.png").write_bytes(b"an older picture")

@@ -66,6 +66,18 @@ def test_a_sweep_is_listed_trained_and_skipped_and_a_failed_run_is_named(small, 
     assert picture.stat().st_mtime_ns == drawn
     assert (tmp_path / "runs" / NAMES[0] / "checkpoints" / "2").is_dir()
 
+    done = small.run("sweep", *flags, f"--results={tmp_path / 'out' / 'all.json'}", "--scalars=loss,mse")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "all.json").read_text())
+    assert [(one["run"], one["step"], one["of"]) for one in found] == [(NAMES[0], 2, 2), (NAMES[1], 0, 4), (NAMES[2], 4, 4)]
+    assert found[2]["overrides"] == {"data.flip": True}
+    written = (tmp_path / "runs" / NAMES[2] / "metrics.jsonl").read_text().splitlines()
+    assert found[2]["scalars"] | {"step": 4} == json.loads(written[0]) | json.loads(written[-1])
+    header, _, first, cut, _, path = done.stdout.strip().splitlines()
+    assert header == "| run | loss | mse |" and path == str(tmp_path / "out" / "all.json")
+    assert first == f"| {NAMES[0]} | " + " | ".join([f"{found[0]['scalars']['loss']:.4g}"] * 2) + " |"
+    assert cut == f"| {NAMES[1]} (step 0 of 4) | - | - |"
+
 
 MISTAKES = {
     "unknown field": ('yield {"seed": 1}\n    yield {"model.widht": 8}', ("many.py", "run 1", "config.model.widht", "unknown")),
@@ -94,6 +106,7 @@ def test_a_mistake_names_file_run_and_field_before_anything_is_trained(small, co
     [
         (("--run",), ("run 1", "config.model.widht")),
         ((), ("--list, --index, --run",)),
+        (("--list", "--run"), ("--list, --index, --run",)),
         (("--list", "--config.seed=4"), ("config.seed", "set by the sweep")),
     ],
 )
@@ -108,6 +121,8 @@ def test_a_mistake_in_the_command_is_one_line_and_writes_nothing(small, config_f
 def test_an_index_beyond_the_runs_and_a_config_without_a_sweep_are_refused(small, config_file, tmp_path):
     done = small.run("sweep", f"--config={config_file(THREE)}", f"--workdir={tmp_path / 'runs'}", "--index=3")
     assert done.returncode == 2 and "--index: found 3, allowed are 0..2" in done.stderr
+    done = small.run("sweep", f"--config={config_file(THREE)}", f"--workdir={tmp_path / 'runs'}", "--results=all.json")
+    assert done.returncode == 2 and f"{tmp_path / 'runs'}: no run of this sweep has written anything" in done.stderr
     with pytest.raises(InputError, match="digits.py: defines no sweep"):
         sweep.read_sweep("configs/digits.py:tiny", small.config())
 

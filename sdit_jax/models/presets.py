@@ -34,6 +34,21 @@ PRESETS = {
         "smooth_init": "identity",
         "learned_variance": False,
     },
+    "small": {
+        "channels": 1,
+        "patch_size": 4,
+        "width": 160,
+        "depth": 2,
+        "condition": "modulation",
+        "bidirectional": True,
+        "token_shift": "2d",
+        "reconstruction": False,
+        "reset": "soft",
+        "normalized_currents": True,
+        "gate_init": "identity",
+        "smooth_init": "identity",
+        "learned_variance": False,
+    },
 }
 
 

@@ -38,7 +38,7 @@ def open_run(place: str | Path, weights: str | None = None) -> Run:
     """
     file = files.find(place)
     config, which, step, params = files.read(file, weights) if file else _read_folder(Path(place), weights)
-    return Run(config, build(config.model), make_schedule(config.diffusion), which, step, params)
+    return Run(config, build(config.model), make_objective(config.diffusion), which, step, params)
 
 
 def _read_folder(workdir, weights):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import logging
 import re
 from collections.abc import Collection, Mapping
@@ -30,6 +31,7 @@ class Run:
     index: int
     name: str
     config: Config
+    overrides: dict
 
 
 def read_sweep(file: str, base: Config, given: Collection[str] = ()) -> list[Run]:
@@ -55,7 +57,7 @@ def read_sweep(file: str, base: Config, given: Collection[str] = ()) -> list[Run
             optimizer.adamw(config.optimizer, optimizer.learning_rate(config.optimizer, 1, 0))
         except InputError as error:
             raise InputError(f"{path}, run {index}: {error}") from None
-        runs.append(Run(index, _name(index, overrides), config))
+        runs.append(Run(index, _name(index, overrides), config, dict(overrides)))
     if not runs:
         raise InputError(f"{path}: its sweep() yields no runs")
     return runs
@@ -80,6 +82,28 @@ def train_all(runs: list[Run], workdir: Path) -> dict[str, TrainingFailed]:
             failed[run.name] = error
         jax.clear_caches()  # No other run has its programs.
     return failed
+
+
+def results(runs: list[Run], workdir: Path) -> list[dict]:
+    """What has become of each run: its overrides, steps done of all, and the last value of every scalar it has written."""
+    found = []
+    for run in runs:
+        path, scalars = workdir / run.name / "metrics.jsonl", {}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            scalars |= json.loads(line)
+        steps = {"step": scalars.pop("step", 0), "of": total_steps(run.config)}
+        found.append({"run": run.name, "overrides": run.overrides, **steps, "scalars": scalars})
+    return found
+
+
+def to_markdown(found: list[dict], scalars: Collection[str]) -> str:
+    """Results as a table; a run that is not finished says how far it came."""
+    rows = [["run", *scalars], ["---"] * (1 + len(scalars))]
+    for one in found:
+        cut = "" if one["step"] >= one["of"] else f" (step {one['step']:,} of {one['of']:,})"
+        values = [one["scalars"].get(name) for name in scalars]
+        rows.append([one["run"] + cut, *("-" if value is None else f"{value:.4g}" for value in values)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def overridden(base: Config, overrides: Mapping) -> Config:
