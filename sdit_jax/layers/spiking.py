@@ -1,5 +1,6 @@
 """A layer of spiking neurons between a real-valued current and a real-valued firing rate, and what such layers have sown."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,11 +31,15 @@ class Spiking(nn.Module):
     With `learned_threshold` and `learned_decay` each channel has its own: threshold * exp(a), and tau = 1 + (tau - 1) exp(-b),
     which is 1/tau = sigmoid(b + const), with a and b learned from 0, so that all start at the fields (PLIF, Fang et al. 2021,
     arXiv 2007.05785) and weight decay pulls them back there. Currents are brought to the scale of the field, not to this one's.
+
+    Without `leak` the membrane sums its currents, h = v + X, and `tau` means nothing; with a soft reset the rate's levels are
+    then even steps of the current, floor(T X / threshold) / T (the table in ops/lif.py).
     """
 
     neuron: str = "lif"
     timesteps: int = 4
     tau: float = 2.0
+    leak: bool = True
     threshold: float = 1.0
     reset: str = "hard"
     detach_reset: bool = False
@@ -59,11 +64,11 @@ class Spiking(nn.Module):
         self.sow("spikes", "firing_rate", rate_BLC.mean())
         return rate_BLC
 
-    def rate(self, current___: jax.Array, **learned: jax.Array) -> jax.Array:
+    def rate(self, current___: jax.Array, **learned: Any) -> jax.Array:
         """Firing rate of a constant current. Like `fire` a method, so that `evaluation` can watch it (nn.intercept_methods)."""
         return firing_rate(current___, self.timesteps, **self.constants | learned)
 
-    def fire(self, currents_T___: jax.Array, **learned: jax.Array) -> jax.Array:
+    def fire(self, currents_T___: jax.Array, **learned: Any) -> jax.Array:
         """Spikes of currents, of their shape; `learned` constants of `ops.lif` in place of the fields."""
         return lif(currents_T___, **self.constants | learned)[0]
 
@@ -71,7 +76,8 @@ class Spiking(nn.Module):
     def constants(self) -> dict[str, Any]:
         """The arguments of `ops.lif`."""
         return {
-            "tau": self.tau,
+            "tau": self.tau if self.leak else math.inf,
+            "decay_input": self.leak,
             "v_threshold": self.threshold,
             "v_reset": 0.0 if self.reset == "hard" else None,
             "detach_reset": self.detach_reset,

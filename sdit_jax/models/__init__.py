@@ -65,6 +65,8 @@ def build(model_config: Mapping) -> SDiT:
         raise InputError(f"config.model.depth: found {fields['depth']}, must be even (half before, half after the middle)")
     if fields["label_dropout"] >= 1:
         raise InputError(f"config.model.label_dropout: found {fields['label_dropout']}, must be below 1")
+    if fields["learned_decay"] and not fields["leak"]:
+        raise InputError("config.model.learned_decay: found True, there is no decay with config.model.leak False")
     if fields["learned_decay"] and fields["tau"] == 1:
         raise InputError("config.model.tau: found 1, must be above 1 with config.model.learned_decay")
     if fields["image_size"] % fields["patch_size"]:

@@ -63,6 +63,7 @@ class SDiT(nn.Module):
     neuron: str = "lif"  # "identity" and "gelu" are the same network without spikes, for comparison.
     timesteps: int = 4  # Spiking steps T.
     tau: float = 2.0
+    leak: bool = True  # False: h = v + X, without tau; with a soft reset, rates are even steps of the current.
     threshold: float = 1.0
     reset: str = "hard"  # "hard" or "soft".
     detach_reset: bool = False

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdit_jax.layers.spiking import Spiking
-from sdit_jax.ops import firing_rate
+from sdit_jax.ops import firing_rate, lif
 
 
 def currents(scale=1.0):
@@ -101,3 +101,19 @@ def test_currents_are_brought_to_the_scale_of_the_field_whatever_the_threshold_h
     params["threshold_scale"] += np.log(2.0)
     normal = (X - X.mean(-1, keepdims=True)) / jnp.sqrt(X.var(-1, keepdims=True) + 1e-6)
     np.testing.assert_allclose(module.apply({"params": params}, X), rates(np.asarray(0.5 * (normal + 1)), 4, 1.0), atol=1e-6)
+
+
+def test_without_leak_currents_are_summed():
+    X = currents()
+    for reset, expected in (("soft", np.clip(np.floor(4 * X / 0.8) / 4, 0, 1)), ("hard", None)):
+        found = Spiking(leak=False, reset=reset, threshold=0.8, tau=5.0).apply({}, X)
+        plain = lif(
+            jnp.broadcast_to(X, (4, *X.shape)),
+            tau=1e9,
+            decay_input=False,
+            v_threshold=0.8,
+            v_reset=None if reset == "soft" else 0.0,
+        )[0].mean(0)
+        np.testing.assert_allclose(found, plain if expected is None else expected, atol=1e-6)
+        gradient = jax.grad(lambda x, reset=reset: Spiking(leak=False, reset=reset).apply({}, x).sum())(X)
+        assert jnp.isfinite(gradient).all() and (gradient != 0).all()

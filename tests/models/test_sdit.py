@@ -368,6 +368,7 @@ def test_positions_are_added_to_the_condition_token_and_every_patch(small):
         ({"label_dropout": -0.1}, "label_dropout: found -0.1"),
         ({"timesteps": 0}, "timesteps: found 0"),
         ({"tau": 0.5}, "tau: found 0.5, must be at least 1"),
+        ({"leak": False, "learned_decay": True}, "learned_decay: found True, there is no decay with config.model.leak False"),
         ({"tau": 1, "learned_decay": True}, "tau: found 1, must be above 1 with config.model.learned_decay"),
         ({"threshold": 0.0}, "threshold: found 0.0, must be positive"),
         ({"threshold": None}, "threshold: found None, must be of type float"),

@@ -57,10 +57,28 @@ def test_rates_and_gradients_are_those_of_the_paper(X, rate, slope, detached_slo
         assert float(found[1]) == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_rate_is_the_staircase_of_the_paper():
-    X = jnp.arange(-3, 4, 1e-3) + 3e-4
-    expected = np.select([X < 16 / 15, X < 4 / 3, X < 2], [0, 0.25, 0.5], 1.0)
-    np.testing.assert_array_equal(lif(jnp.broadcast_to(X, (4, *X.shape)))[0].mean(0), expected)
+NO_LEAK = {"tau": math.inf, "decay_input": False}
+STAIRCASES = [
+    ({}, (16 / 15, 4 / 3, 2, 2)),  # The paper's.
+    ({"v_reset": None}, (16 / 15, 4 / 3, 28 / 15, 2)),
+    (NO_LEAK, (1 / 4, 1 / 2, 1, 1)),
+    (NO_LEAK | {"v_reset": None}, (1 / 4, 1 / 2, 3 / 4, 1)),
+]
+
+
+@pytest.mark.parametrize("options, currents", STAIRCASES)
+def test_the_rate_is_a_staircase_of_the_current(options, currents):
+    """A quarter at the first of these currents, a half at the second, ..."""
+    X = np.arange(-3, 4, 1e-3) + 3e-4
+    expected = sum((X >= current) / 4 for current in currents)
+    np.testing.assert_array_equal(firing_rate(jnp.asarray(X, jnp.float32), 4, **options), expected)
+
+
+@pytest.mark.parametrize("T", [3, 4, 12])
+def test_without_leak_and_with_soft_reset_levels_are_even(T):
+    X = np.append(np.random.default_rng(0).normal(0.5, 1, 1000), np.arange(5) / 4).astype(np.float32)
+    found = firing_rate(jnp.asarray(X), T, v_threshold=0.5, v_reset=None, **NO_LEAK)
+    np.testing.assert_allclose(found, np.clip(np.floor(T * X / 0.5) / T, 0, 1), atol=1e-6)
 
 
 def test_a_membrane_exactly_at_threshold_fires():
