@@ -246,6 +246,16 @@ def only_user(folder: Path, does: str) -> Iterator[None]:
         yield
 
 
+def with_defaults(config: Config) -> Config:
+    """The configuration with those fields at their default that it does not have, as from before there were any."""
+
+    def merged(default, found):
+        both = isinstance(default, dict) and isinstance(found, dict)
+        return default | {name: merged(default.get(name), value) for name, value in found.items()} if both else found
+
+    return ml_collections.ConfigDict(merged(default_config({}).to_dict(), config.to_dict()))
+
+
 def save(config: Config, path: Path) -> None:
     """Writes the resolved configuration as JSON, whole or not at all."""
     partial = path.with_suffix(".partial")

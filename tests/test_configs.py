@@ -2,13 +2,16 @@
 
 import gzip
 import importlib.util
+import json
 
+import jax
 import numpy as np
 import pytest
 
 from sdit_jax.config import duration_steps
 from sdit_jax.laws.compute import cost
 from sdit_jax.models import build
+from sdit_jax.models.presets import defaults
 from sdit_jax.training.plan import make_plan
 from sdit_jax.training.sweep import read_sweep
 
@@ -20,6 +23,8 @@ RECIPE = {  # PAPER section 6.
     "model.reset": "hard", "model.detach_reset": False, "model.surrogate": "atan", "model.normalized_currents": False,
     "model.gate_init": "random", "model.smooth_init": "random", "model.label_dropout": 0.1, "model.image_size": 28,
     "model.channels": 3, "model.learned_variance": True, "model.bidirectional": False, "model.skips": True,
+    "diffusion.prediction": "noise", "diffusion.distribution": "uniform", "diffusion.min_snr": 0.0, "model.condition": "token",
+    "model.token_shift": "1d", "model.neuron": "lif",
 }  # fmt: skip
 
 
@@ -75,6 +80,37 @@ def test_tiny_trains_from_the_original_files(small, tmp_path):
     done = small.run("train", *flags, preset=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "samples" / "00000020.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_the_small_recipe_makes_a_plan_for_both_data_sets(get_config, tmp_path, name):
+    zeros(tmp_path, name)
+    config = get_config("small", None if name == "mnist" else name)
+    config.data.dir = str(tmp_path)
+    plan = make_plan(config)
+    assert plan.batches(0)["image"].shape == (32, 28, 28, 1) and config.data.name == name
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(plan.new_state).params))
+    assert 4 * parameters < 8e6  # What is shipped is small enough for a package.
+
+
+def test_ablations_change_one_thing_each_and_the_release_is_the_release(small, get_config):
+    runs = read_sweep(str(small.root / "configs" / "ablations.py"), get_config("ablations"))
+    release, others = runs[3:5], [run for run in runs if len(run.overrides) < 4]
+    assert len(release) + len(others) == len(runs) == len({json.dumps(run.overrides) for run in runs})
+    for run in others:
+        assert len(run.overrides) == 1 or "model.reconstruction" in run.overrides, run.name
+        for field, value in run.overrides.items():  # The seed of the first is that of the recipe.
+            group, _, leaf = field.rpartition(".")
+            recipe = get_config("ablations")
+            assert (recipe[group] if group else recipe)[leaf] != value or run.index == 0, run.name
+    sizes = {"image_size", "patch_size", "width", "depth"}
+    for run in release:
+        same = {name: value for name, value in run.config.model.items() if name not in sizes}
+        assert same == {name: value for name, value in defaults().items() if name not in sizes}
+    for field, value in RECIPE.items():
+        group, _, leaf = field.rpartition(".")
+        if field not in ("duration", "checkpoint.every", "samples.every", "seed"):
+            assert (release[0].config[group] if group else release[0].config)[leaf] == value, field
 
 
 def test_the_scaling_runs_spend_their_budgets(small, get_config):

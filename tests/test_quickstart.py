@@ -20,6 +20,9 @@ def test_the_quickstart_draws_digits_that_can_be_read_and_a_second_run_skips_wha
     picture = run / "quickstart" / "grid.png"
     assert str(picture) in done.stdout
     assert Image.open(picture).size[0] > 600
+    both = run / "pretrained" / "grid.png"
+    assert str(both) in done.stdout
+    assert Image.open(both).size[0] > 2 * Image.open(picture).size[0]
 
     real = load_digits()
     reader = SVC(C=10).fit(real.data / 16, real.target)

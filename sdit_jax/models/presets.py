@@ -6,6 +6,7 @@
 | `sdit_cifar10` | the release's network for CIFAR-10 | 36,052,047 | 12.86 G |
 | `sdit_tiny` | the release's architecture, small enough for a minute on a CPU | 142,416 | 10.6 M |
 | `digits` | beyond the release, for 8x8 images: see configs/digits.py | 737,961 | 6.65 M |
+| `small` | beyond the release, for 28x28 grey images: see configs/small.py | 1,446,106 | 53.2 M |
 
 `sdit_*` are the release exactly; anything else says what it changes. MACs are multiply-accumulates of one image
 in weight layers and WKV, all of them on real-valued inputs, as `evaluation.energy` counts them.
@@ -38,6 +39,7 @@ PRESETS = {
         "channels": 1,
         "patch_size": 4,
         "width": 160,
+        "timesteps": 8,
         "depth": 2,
         "condition": "modulation",
         "bidirectional": True,

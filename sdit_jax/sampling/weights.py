@@ -89,7 +89,7 @@ def _in_order(file: bytes) -> bytes:
 
 
 def read(path: Path, weights: str | None = None) -> tuple[Config, str, int, Any]:
-    """(configuration, "ema" or "raw", step, float32 parameters) of a file.
+    """(configuration, "ema" or "raw", step, float32 parameters) of a file, which may be older than some fields.
 
     Raises InputError for a file that is not there, is damaged, was not written here, holds arrays that do not fit its network,
     or other weights than were asked for.
@@ -108,7 +108,7 @@ def read(path: Path, weights: str | None = None) -> tuple[Config, str, int, Any]
         raise InputError(f"{path}: damaged, found {which!r} weights of step {step!r}")
     if weights not in (None, which):
         raise InputError(f"--weights: found {weights!r}, but {path} holds {which!r}")
-    config = fields.from_json(told.get("config", ""), path)
+    config = fields.with_defaults(fields.from_json(told.get("config", ""), path))
     try:
         fields.validate(config)
         model = build(config.model)

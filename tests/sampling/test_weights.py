@@ -43,6 +43,17 @@ def test_float32_comes_back_to_the_bit_with_the_same_protocol(run, trained, file
     assert sampling_protocol(found, **HOW) == sampling_protocol(run, **HOW)
 
 
+def test_a_file_from_before_a_field_was_there_has_its_default(run, file):
+    with safe_open(file, "np") as found:
+        told = found.metadata()
+    older = json.loads(told["config"])
+    del older["mesh"], older["model"]["token_shift"], older["diffusion"]["prediction"]
+    save_file(load_file(file), file, told | {"config": json.dumps(older)})
+    found = open_run(file)
+    assert found.config.mesh == run.config.mesh and found.config.diffusion.prediction == "noise"
+    assert found.model == run.model
+
+
 def test_raw_weights_are_the_raw_ones(trained, tmp_path):
     found = open_run(write(tmp_path / "raw.safetensors", open_run(trained.workdir, "raw")))
     jax.tree.map(np.testing.assert_array_equal, found.params, trained.state.params)

@@ -1,0 +1,49 @@
+"""The shipped networks, as somebody uses them right after installation: offline, and to the picture that the README shows."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdit_jax.evaluation import compare
+from sdit_jax.evaluation.features import classifier_features, extract
+from sdit_jax.sampling import weights
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+NAMES = ("mnist", "fashion_mnist")
+READ = {"mnist": 0.0, "fashion_mnist": 0.0}  # Of 64 samples; see docs/results.md for 10,000.
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def drawn(small, request, tmp_path_factory):
+    """(name, folder) of what the README's command draws, without a network and without a cache of its own."""
+    out = tmp_path_factory.mktemp(request.param)
+    offline = {"https_proxy": "http://127.0.0.1:9", "SDIT_JAX_CACHE": str(out / "cache")}
+    done = small.run("sample", f"--workdir=pretrained:{request.param}", f"--out={out}", **offline)
+    assert done.returncode == 0, done.stderr
+    return request.param, out
+
+
+def test_the_readmes_picture_is_drawn_again_to_the_bit(small, drawn):
+    name, out = drawn
+    with Image.open(out / "grid.png") as found, Image.open(small.root / "docs" / f"{name}.png") as shown:
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(shown))
+
+
+def test_the_samples_are_read_as_what_was_asked_for(drawn):
+    name, out = drawn
+    ruler = classifier_features(name)
+    with np.load(out / "samples.npz") as samples:
+        found = compare.score_alone(ruler, extract(ruler, samples["arr_0"]), samples["labels"])
+    assert found["accuracy_classifier"] >= READ[name]
+
+
+def test_a_shipped_file_is_small_and_its_figures_are_those_of_its_weights(small, drawn):
+    name, out = drawn
+    assert (weights.PRETRAINED / f"{name}.safetensors").stat().st_size < 8e6
+    with np.load(out / "samples.npz") as samples:
+        protocol = json.loads(str(samples["protocol"]))
+    reported = json.loads((small.root / "docs" / "results" / f"{name}.json").read_text())
+    assert reported["protocol"]["weights_sha256"] == protocol["weights_sha256"]
+    assert reported["protocol"]["step"] == protocol["step"]
