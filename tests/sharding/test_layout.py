@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from sdit_jax.costs.memory import memory
 from sdit_jax.diffusion import schedule
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.models import build
 from sdit_jax.models.presets import PRESETS, preset
 from sdit_jax.sharding.layout import LARGE, describe, shardings, spec
@@ -44,7 +45,7 @@ def test_the_layout_of_every_preset_is_the_golden_one(name, devices):
     lines += [
         f"{part}: {held(mesh, tree):,} of {held(mesh_of(1, 1, 1), tree):,} bytes per device" for part, tree in parts.items()
     ]
-    needed = memory(build(preset(name)), schedule.linear(1000), state, mesh, IMAGES)
+    needed = memory(build(preset(name)), Objective(schedule.linear(1000)), state, mesh, IMAGES)
     needed = needed.kept + needed.transient
     lines.append(f"activations of {IMAGES} images: {needed:,} bytes per device, by sdit_jax.costs")
     found = "\n".join([*lines, "", describe(mesh, state.params), ""])
