@@ -15,8 +15,9 @@ from sdit_jax.models.presets import PRESETS, defaults
 
 ARGUMENTS = {"fashion_mnist": False}
 SEEDS = (0, 1, 2)  # Of the recipe itself, to see what is chance.
+SIZES = ("patch_size", "width", "depth", "timesteps")
 RELEASE = {  # Its architecture and recipe at this size.
-    **{f"model.{name}": defaults()[name] for name in PRESETS["small"] if name not in ("patch_size", "width", "depth", "timesteps")},
+    **{f"model.{name}": defaults()[name] for name in PRESETS["small"] if name not in SIZES},
     "diffusion.schedule": "linear", "diffusion.prediction": "noise", "diffusion.clip_x0": False,
     "optimizer.learning_rate": 1e-4, "optimizer.schedule": "constant", "optimizer.warmup": "0 steps",
     "optimizer.clip_norm": 0.0, "batch_size": 256, "ema.half_life": 0.0,
