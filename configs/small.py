@@ -1,4 +1,4 @@
-"""MNIST or Fashion-MNIST in three quarters of an hour on one CPU core: a small network by the best recipe found, not the release's.
+"""MNIST or Fashion-MNIST in under an hour on one CPU core: a small network by the best recipe found, not the release's.
 
 What differs from the release, and what each change was worth: docs/results.md. The network: 28x28 grey, patches of 4, width
 160, 3 blocks; WKV both ways, tokens mixed with their neighbours on the image, time and label told to every block, no
