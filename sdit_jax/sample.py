@@ -2,7 +2,7 @@
 
 python -m sdit_jax.sample --workdir=runs/digits --out=samples
 python -m sdit_jax.sample --workdir=runs/digits --out=samples --n=20 --labels=3,7 --sampler=ddpm --steps=250 --guidance=2
-python -m sdit_jax.sample --workdir=digits.safetensors --out=samples
+python -m sdit_jax.sample --workdir=pretrained:mnist --out=samples          (comes with the package; or a .safetensors file)
 """
 
 import logging
