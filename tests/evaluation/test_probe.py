@@ -101,6 +101,18 @@ def test_a_network_without_neurons_has_losses_but_neither_rates_nor_raster(tiny)
         ask((model.clone(neuron="identity"), *rest), raster_layer="mid_block.time_neurons")
 
 
+def test_the_raster_is_that_of_learned_thresholds_and_decays(tiny):
+    model, params, *images = tiny
+    model = model.clone(learned_threshold=True, learned_decay=True)
+    start = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), jnp.zeros(1, int))["params"]
+    known = dict(jax.tree_util.tree_leaves_with_path(params))
+    params = jax.tree_util.tree_map_with_path(lambda path, leaf: known.get(path, jnp.full(leaf.shape, -1.0)), start)
+    found, plain = (ask(one, n=1, timesteps=[400]) for one in ((model, params, *images), tiny))
+    assert found.raster_layer == plain.raster_layer and found.raster_TLC is not None and plain.raster_TLC is not None
+    assert found.raster_TLC.mean() == pytest.approx(found.rates[found.raster_layer][0], abs=1e-6)
+    assert (found.raster_TLC != plain.raster_TLC).any()
+
+
 def test_nothing_is_sown_but_rates_where_nobody_probes(tiny):
     model, params, pictures, labels = tiny
     x = jnp.asarray(pictures, jnp.float32)
