@@ -25,7 +25,7 @@ WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run folders.")
 LIST = flags.DEFINE_bool("list", False, "Print index and folder of each run; nothing is read or written.")
 INDEX = flags.DEFINE_integer("index", None, "Train this run alone.", lower_bound=0)
 RUN = flags.DEFINE_bool("run", False, "Train all runs, one after the other.")
-RESULTS = flags.DEFINE_string("results", "", "Write the last scalars of every run to this file, and print --scalars of them.")
+RESULTS = flags.DEFINE_string("results", "", "Write each run's scalars of its last step to this JSON file, and print some.")
 SCALARS = flags.DEFINE_list("scalars", ["loss"], "Columns of that table, as metrics.jsonl names them.")
 
 
@@ -56,8 +56,12 @@ def _write_results(found: list[dict], path: Path) -> None:
     for name in SCALARS.value:
         if name not in known:
             raise InputError(f"--scalars: found {name!r}, no run has it; there are {', '.join(sorted(known))}")
+    if path.is_dir():
+        raise InputError(f"--results: found {path}, which is a folder; name a file")
     config.make_folder(path.parent)
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(found, indent=1) + "\n")
+    partial.replace(path)
     print(to_markdown(found, SCALARS.value), path, sep="\n")
 
 

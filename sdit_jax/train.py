@@ -16,6 +16,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from sdit_jax import command_line
+from sdit_jax.config import InputError
+from sdit_jax.sampling import weights
 from sdit_jax.sharding import processes
 from sdit_jax.training.loop import train_and_evaluate
 
@@ -28,6 +30,8 @@ PROCESS = flags.DEFINE_integer("process", -1, "Which of them this is, from 0; ne
 
 
 def main() -> None:
+    if weights.find(WORKDIR.value):
+        raise InputError(f"--workdir: found {WORKDIR.value!r}, a file of weights; must be a run folder, which training makes")
     processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     train_and_evaluate(CONFIG.value, Path(WORKDIR.value), dry_run=DRY_RUN.value)
 

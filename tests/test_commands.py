@@ -37,6 +37,7 @@ TRAINING_MISTAKES = {
     "seed too large": (("--config.seed=4294967296",), ("config.seed", "4294967296", "4294967295")),
     "no guidance": (("--config.samples.guidance=nan",), ("config.samples.guidance", "nan")),
     "unset variable": (("--workdir=",), ("--workdir", "missing")),
+    "shipped weights": (("--workdir=pretrained:mnist",), ("--workdir", "pretrained:mnist", "run folder")),
     "unknown sampler": (("--config.samples.sampler=euler",), ("config.samples.sampler", "euler", "ddim")),
 }
 

@@ -72,7 +72,13 @@ def test_a_sweep_is_listed_trained_and_skipped_and_a_failed_run_is_named(small, 
     assert [(one["run"], one["step"], one["of"]) for one in found] == [(NAMES[0], 2, 2), (NAMES[1], 1, 4), (NAMES[2], 4, 4)]
     assert found[2]["overrides"] == {"data.flip": True}
     written = (tmp_path / "runs" / NAMES[2] / "metrics.jsonl").read_text().splitlines()
-    assert found[2]["scalars"] | {"step": 4} == json.loads(written[0]) | json.loads(written[-1])
+    assert found[2]["scalars"] | {"step": 4} == json.loads(written[-1])
+    (tmp_path / "runs" / NAMES[2] / "metrics.jsonl").write_text("\n".join([*written, '{"step": 5, "lo']))  # Lost power.
+    assert small.run("sweep", *flags, f"--results={tmp_path / 'out' / 'all.json'}").returncode == 0
+    assert json.loads((tmp_path / "out" / "all.json").read_text()) == found
+    refused = small.run("sweep", *flags, f"--results={tmp_path / 'out'}")
+    assert refused.returncode == 2 and "which is a folder" in refused.stderr
+
     header, _, first, cut, _, path = done.stdout.strip().splitlines()
     assert header == "| run | loss | mse |" and path == str(tmp_path / "out" / "all.json")
     assert first == f"| {NAMES[0]} | " + " | ".join([f"{found[0]['scalars']['loss']:.4g}"] * 2) + " |"

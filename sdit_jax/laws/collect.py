@@ -1,7 +1,6 @@
 """Finished runs, from a folder of run folders: what each spent, and the loss it came to."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from sdit_jax import config as fields
 from sdit_jax.config import Config, InputError
 from sdit_jax.laws.compute import cost
 from sdit_jax.models import build
+from sdit_jax.training.metrics import last_scalars
 from sdit_jax.training.plan import total_steps
 
 # The first that half of the runs have is the loss: of held-out images at fixed timesteps and noise, else of the last window.
@@ -84,7 +84,9 @@ def differing(runs: Sequence[Run]) -> list[str]:
 def _read(path, keep_unfinished):
     config = fields.load(path)
     model = build(config.model)
-    step, scalars = _last(path / "metrics.jsonl")
+    step, scalars = last_scalars(path / "metrics.jsonl")
+    if not step:
+        raise InputError(f"{path}: has logged nothing")
     total = total_steps(config)
     if step < total and not keep_unfinished:
         raise InputError(f"{path}: stopped at step {step:,} of {total:,}")
@@ -93,21 +95,6 @@ def _read(path, keep_unfinished):
         path.name, model.width, model.depth, model.timesteps, config.seed, spent.parameters, images,
         float(images * spent.training), scalars, config,
     )  # fmt: skip
-
-
-def _last(path):
-    """(step, all scalars) of the last step in a metrics.jsonl; a line that was cut short is passed over."""
-    step, scalars = 0, {}
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        scalars = (scalars if found["step"] == step else {}) | found
-        step = found["step"]
-    if not step:
-        raise InputError(f"{path.parent}: has logged nothing")
-    return step, scalars
 
 
 def _field(config, name):

@@ -66,6 +66,17 @@ class NoWriter:
         pass
 
 
+def last_scalars(path: Path) -> tuple[int, dict[str, float]]:
+    """(step, all scalars) of the last step in a metrics.jsonl, (0, {}) where there is none; lines cut short are passed over."""
+    step, scalars = 0, {}
+    for line in path.read_text().splitlines(keepends=True) if path.is_file() else ():
+        if (at := _step(line)) is not None:
+            scalars = (scalars if at == step else {}) | json.loads(line)
+            step = at
+    scalars.pop("step", None)
+    return step, scalars
+
+
 def _step(line: str) -> int | None:
     """The step of a line; None for one that was cut short."""
     try:

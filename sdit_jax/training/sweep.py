@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import json
 import logging
 import re
 from collections.abc import Collection, Mapping
@@ -18,6 +17,7 @@ from sdit_jax.models import build
 from sdit_jax.sampling.run import make_objective
 from sdit_jax.training import optimizer
 from sdit_jax.training.loop import TrainingFailed, train_and_evaluate
+from sdit_jax.training.metrics import last_scalars
 from sdit_jax.training.plan import total_steps
 
 MAX_NAME = 200  # Letters of a folder's name; file systems take 255.
@@ -85,13 +85,11 @@ def train_all(runs: list[Run], workdir: Path) -> dict[str, TrainingFailed]:
 
 
 def results(runs: list[Run], workdir: Path) -> list[dict]:
-    """What has become of each run: its overrides, steps done of all, and the last value of every scalar it has written."""
+    """What has become of each run: its overrides, steps done of all, and the scalars of the last step that it has logged."""
     found = []
     for run in runs:
-        path, scalars = workdir / run.name / "metrics.jsonl", {}
-        for line in path.read_text().splitlines() if path.exists() else ():
-            scalars |= json.loads(line)
-        steps = {"step": scalars.pop("step", 0), "of": total_steps(run.config)}
+        step, scalars = last_scalars(workdir / run.name / "metrics.jsonl")
+        steps = {"step": step, "of": total_steps(run.config)}
         found.append({"run": run.name, "overrides": run.overrides, **steps, "scalars": scalars})
     return found
 
