@@ -67,19 +67,20 @@ class TimeMix(nn.Module):
         mu_v = self.param("mu_v", lambda _: (h / D) ** descent + 0.3 * ascent)
         mu_r = self.param("mu_r", lambda _: (h / D) ** (descent / 2))
 
-        common = None
-        if tail_LC is not None and self.side:
-            common = tail_LC, token_shift(tail_LC[None], self.side)[0]
-        elif tail_LC is not None:  # Its first token follows another one in every image.
+        if tail_LC is not None and not self.side:  # Its first token follows another one in every image.
             x_BLC = jnp.concatenate([x_BLC, for_each(tail_LC[:1], len(x_BLC))], 1)
-            common = tail_LC[1:], tail_LC[:-1]
         shifted = token_shift(x_BLC, self.side)
+
+        def common(tail_LC, mu):
+            if self.side:
+                return mixed(tail_LC, token_shift(tail_LC[None], self.side)[0], mu)
+            return mixed(tail_LC[1:], tail_LC[:-1], mu)
 
         def project(name, mu):
             linear, own = _linear(D, dtype=self.dtype, name=name), mixed(x_BLC, shifted, mu)
-            if common is None:
+            if tail_LC is None:
                 return constrained(linear(own), *INNER)
-            own, shared = linear(own, mixed(*common, mu))
+            own, shared = linear(own, common(tail_LC, mu))
             return constrained(jnp.concatenate([own, for_each(shared, len(own))], 1), *INNER)
 
         k, v, r = project("key", mu_k), project("value", mu_v), project("receptance", mu_r)
