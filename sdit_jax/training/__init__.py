@@ -1,1 +1,1 @@
-"""Floor 4, training: the loop, and what it is made of."""
+"""Floor 6, training: the loop, and what it is made of."""
