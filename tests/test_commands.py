@@ -145,7 +145,7 @@ def test_a_mistake_in_importing_is_one_line_and_writes_nothing(small, tmp_path, 
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("verb", ["train", "sample", "export", "import_release", "bench", "sweep", "scaling", "plan"])
+@pytest.mark.parametrize("verb", ["train", "sample", "export", "import_release", "bench", "sweep", "scaling", "curves", "plan"])
 def test_help_shows_examples_and_flags(small, verb):
     done = small.run(verb, "--help")
     assert done.returncode == 0

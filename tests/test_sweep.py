@@ -94,9 +94,17 @@ MISTAKES = {
     "no such schedule": ('yield {"optimizer.schedule": "step"}', ("run 0", "config.optimizer.schedule", "step", "cosine")),
     "set by hand too": ('yield {"model.tau": 3.0}', ("config.model.tau", "set by the sweep")),
     "no mapping": ("yield 3", ("run 0", "found 3")),
+    "no name": ('yield 3, {"seed": 1}', ("run 0", "found (3, ", "a name")),
     "no runs": ("yield from ()", ("many.py", "no runs")),
     "an error of its own": ("yield 1 / 0", ("many.py", "ZeroDivisionError")),
 }
+
+
+def test_runs_may_be_named(small, config_file):
+    file = config_file('yield "no neurons", {"seed": 3}\n    yield {"seed": 4}\n    yield "a/b", {}')
+    runs = sweep.read_sweep(str(file), small.config())
+    assert [run.name for run in runs] == ["000-no_neurons", "001-seed=4", "002-a_b"]
+    assert [run.config.seed for run in runs] == [3, 4, small.config().seed] and runs[0].overrides == {"seed": 3}
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

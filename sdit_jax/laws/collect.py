@@ -18,6 +18,7 @@ MUST_AGREE = (
     "data.name", "data.split", "model.image_size", "model.channels", "model.learned_variance", "diffusion.schedule",
     "diffusion.timesteps", "diffusion.prediction", "diffusion.min_snr",
 )  # fmt: skip
+MUST_AGREE_IN_TRAINING = ("diffusion.distribution",)  # Else what was evaluated at fixed timesteps compares.
 STUDIED = ("model.width", "model.depth", "model.timesteps", "duration")
 
 
@@ -67,7 +68,7 @@ def collect(folder: Path, loss: str = "", keep_unfinished: bool = False) -> Coll
         runs.remove(run)
     if not runs:
         raise InputError(f"{folder}: holds no finished run with {name}" + (f"; {left_out[0]}" if left_out else ""))
-    for field in MUST_AGREE:
+    for field in (*MUST_AGREE, *(() if name.startswith("evaluation/") else MUST_AGREE_IN_TRAINING)):
         found = {str(_field(run.config, field)) for run in runs}
         if len(found) > 1:
             raise InputError(f"{folder}: config.{field} is {' and '.join(sorted(found))}, but losses must be comparable")

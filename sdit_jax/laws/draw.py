@@ -2,26 +2,12 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from sdit_jax.laws.analysis import Analysis
-
-INK, MUTED = "#1b1b1f", "#6f6f78"
-STYLE: dict[Any, Any] = {
-    "font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": MUTED, "axes.labelcolor": INK,
-    "xtick.color": MUTED, "ytick.color": MUTED,
-    "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.4, "axes.grid": True, "grid.color": "#e6e6ea",
-    "grid.linewidth": 0.7, "axes.axisbelow": True,
-}  # fmt: skip
-COLORS = matplotlib.colormaps["viridis"]
+from sdit_jax.laws.style import COLORS, INK, draw_panels, short
 
 
 def draw(analysis: Analysis, path: Path) -> None:
@@ -31,14 +17,12 @@ def draw(analysis: Analysis, path: Path) -> None:
         panels.append(_valleys)
     if _at_several_timesteps(analysis):
         panels.append(_against_timesteps)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4 * len(panels) + 2, 3.7), layout="constrained")
-        FigureCanvasAgg(figure)
-        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            axes.set(xscale="log", yscale="log")
-            panel(axes, analysis)
-            _few_ticks(axes)
-        figure.savefig(path, dpi=160)
+
+    def fill(axes, panel):
+        axes.set(xscale="log", yscale="log")
+        panel(axes, analysis)
+
+    draw_panels(path, panels, fill)
 
 
 def _loss(analysis, run):
@@ -55,7 +39,7 @@ def _against_compute(axes: Axes, analysis: Analysis):
         runs.sort(key=lambda run: run.flops)
         axes.plot(
             [run.flops for run in runs], [_loss(analysis, run) for run in runs], "o-", markersize=4.5,
-            color=COLORS(0.92 * i / max(1, len(networks) - 1)), label=f"{_short(N)}  ({width} x {depth + 1})",
+            color=COLORS(0.92 * i / max(1, len(networks) - 1)), label=f"{short(N)}  ({width} x {depth + 1})",
         )  # fmt: skip
     if analysis.law and {"N", "D"} <= set(analysis.law.A):
         flops = np.geomspace(*_ends([run.flops for run in analysis.runs]), 40)
@@ -76,7 +60,7 @@ def _valleys(axes: Axes, analysis: Analysis):
         axes.plot(sizes, np.exp(np.polyval(parabola, np.log(sizes))), color=color)
         axes.plot(
             [run.parameters for run in runs], [_loss(analysis, run) for run in runs], "o", markersize=4.5, color=color,
-            label=f"{_short(valley.flops)} FLOPs",
+            label=f"{short(valley.flops)} FLOPs",
         )  # fmt: skip
         if valley.parameters and valley.loss:
             axes.plot(valley.parameters, valley.loss, "*", markersize=12, color=color, markeredgecolor="white")
@@ -97,7 +81,7 @@ def _against_timesteps(axes: Axes, analysis: Analysis):
     for i, ((N, D), runs) in enumerate(groups.items()):
         color = COLORS(0.3 + 0.6 * i / len(groups))
         runs.sort(key=lambda run: run.timesteps)
-        label = f"{_short(N)} parameters, {_short(D)} images"
+        label = f"{short(N)} parameters, {short(D)} images"
         axes.plot([run.timesteps for run in runs], [_loss(analysis, run) for run in runs], "o", color=color, label=label)
         if analysis.law and "T" in analysis.law.A:
             steps = np.geomspace(runs[0].timesteps, runs[-1].timesteps, 60)
@@ -108,30 +92,8 @@ def _against_timesteps(axes: Axes, analysis: Analysis):
     axes.legend()
 
 
-def _few_ticks(axes):
-    """In plain numbers; at 1, 2 and 5 of a decade, evenly where the range is small."""
-    for axis in (axes.xaxis, axes.yaxis):
-        low, high = axis.get_view_interval()
-        if not isinstance(axis.get_major_locator(), FixedLocator):
-            axis.set_major_locator(
-                MaxNLocator(6) if high < 4 * low else LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,))
-            )
-            axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-        axis.set_minor_locator(NullLocator())
-
-
 def _ends(values):
     return min(values), max(values)
-
-
-def _short(value):
-    """12,345 -> 12.3 k."""
-    if value >= 1e9:
-        return f"{value:.0e}".replace("e+", "e")
-    for size, letter in ((1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
 
 
 def _words(loss):

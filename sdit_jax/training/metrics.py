@@ -66,15 +66,18 @@ class NoWriter:
         pass
 
 
-def last_scalars(path: Path) -> tuple[int, dict[str, float]]:
-    """(step, all scalars) of the last step in a metrics.jsonl, (0, {}) where there is none; lines cut short are passed over."""
-    step, scalars = 0, {}
+def read_scalars(path: Path) -> dict[int, dict[str, float]]:
+    """All scalars of a metrics.jsonl by step, none where there is no file; lines cut short are passed over."""
+    steps: dict[int, dict[str, float]] = {}
     for line in path.read_text().splitlines(keepends=True) if path.is_file() else ():
-        if (at := _step(line)) is not None:
-            scalars = (scalars if at == step else {}) | json.loads(line)
-            step = at
-    scalars.pop("step", None)
-    return step, scalars
+        if (step := _step(line)) is not None:
+            steps.setdefault(step, {}).update(json.loads(line))
+    return {step: {name: value for name, value in steps[step].items() if name != "step"} for step in sorted(steps)}
+
+
+def last_scalars(path: Path) -> tuple[int, dict[str, float]]:
+    """(step, all scalars) of the last step in a metrics.jsonl, (0, {}) where there is none."""
+    return max(read_scalars(path).items(), default=(0, {}), key=lambda item: item[0])
 
 
 def _step(line: str) -> int | None:

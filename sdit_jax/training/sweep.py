@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run of a sweep; `name` is that of its folder: its place and its overrides."""
+    """One run of a sweep; `name` is that of its folder: its place, and the name it was given or its overrides."""
 
     index: int
     name: str
@@ -37,19 +37,22 @@ class Run:
 def read_sweep(file: str, base: Config, given: Collection[str] = ()) -> list[Run]:
     """The runs of FILE.py[:ARGS]: what its `sweep()` or `sweep(args)` yields, over a base configuration.
 
-    It yields mappings of dotted fields to values, such as {"model.width": 64}. No data are read.
-    Raises InputError that names file, run and field where there is no sweep, or a field is unknown, of a wrong type or out of
-    range, or one of those already `given` by hand.
+    It yields mappings of dotted fields to values, such as {"model.width": 64}, or pairs of a name and such a mapping. No data
+    are read. Raises InputError that names file, run and field where there is no sweep, or a field is unknown, of a wrong type
+    or out of range, or one of those already `given` by hand.
     """
     path, *argument = file.split(":", 1)
     runs = []
-    for index, overrides in enumerate(_overrides(path, argument)):
+    for index, yielded in enumerate(_yielded(path, argument)):
         try:
-            if not isinstance(overrides, Mapping):
-                raise InputError(f"found {overrides!r}, must be fields and values, such as {{'model.width': 64}}")
-            for name in overrides:
-                if name in given:
-                    raise InputError(f"config.{name}: set by the sweep; leave out the flag")
+            name, overrides = yielded if isinstance(yielded, tuple) and len(yielded) == 2 else (None, yielded)
+            if not isinstance(overrides, Mapping) or not isinstance(name, str | None):
+                raise InputError(
+                    f"found {yielded!r}, must be fields and values, such as {{'model.width': 64}}, or a name and such"
+                )
+            for field in overrides:
+                if field in given:
+                    raise InputError(f"config.{field}: set by the sweep; leave out the flag")
             config = overridden(base, overrides)
             fields.validate(config)
             build(config.model)
@@ -57,7 +60,7 @@ def read_sweep(file: str, base: Config, given: Collection[str] = ()) -> list[Run
             optimizer.adamw(config.optimizer, optimizer.learning_rate(config.optimizer, 1, 0))
         except InputError as error:
             raise InputError(f"{path}, run {index}: {error}") from None
-        runs.append(Run(index, _name(index, overrides), config, dict(overrides)))
+        runs.append(Run(index, _folder(index, name, overrides), config, dict(overrides)))
     if not runs:
         raise InputError(f"{path}: its sweep() yields no runs")
     return runs
@@ -118,7 +121,7 @@ def overridden(base: Config, overrides: Mapping) -> Config:
     return ml_collections.ConfigDict(changed)
 
 
-def _overrides(path, argument):
+def _yielded(path, argument):
     """What sweep() yields. The file is the user's: whatever it raises is told in one line."""
     try:
         spec = importlib.util.spec_from_file_location("sweep_config", path)
@@ -133,8 +136,8 @@ def _overrides(path, argument):
         raise InputError(f"{path}: sweep() raised {type(error).__name__}: {error}") from None
 
 
-def _name(index, overrides):
-    words = ",".join(f"{name}={value}" for name, value in overrides.items())
+def _folder(index, name, overrides):
+    words = name or ",".join(f"{field}={value}" for field, value in overrides.items())
     return "-".join([f"{index:03d}", *filter(None, [re.sub(r"[^\w.=,+-]+", "_", words)])])[:MAX_NAME]
 
 

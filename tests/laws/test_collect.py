@@ -80,6 +80,11 @@ def test_losses_of_other_tasks_are_refused_and_other_fields_named(folder):
     folder("a")
     path = folder("b", {"optimizer.learning_rate": 0.5, "seed": 3, "duration": "3 steps"})
     assert differing(collect(path).runs) == ["optimizer.learning_rate", "seed"]
+    folder("timesteps", {"diffusion.distribution": "logit_normal"}, {TEST: 0.3})
+    assert [run.name for run in collect(path, loss=TEST).runs] == ["timesteps"]  # At fixed timesteps losses compare.
+    with pytest.raises(InputError, match="config.diffusion.distribution is logit_normal and uniform"):
+        collect(path)
+    shutil.rmtree(path / "timesteps")
     folder("c", {"diffusion.schedule": "linear"})
     with pytest.raises(InputError, match="config.diffusion.schedule is cosine and linear"):
         collect(path)
