@@ -97,8 +97,9 @@ def test_ablations_change_one_thing_each_and_the_release_is_the_release(small, g
     runs = read_sweep(str(small.root / "configs" / "ablations.py"), get_config("ablations"))
     release, others = runs[3:5], [run for run in runs if len(run.overrides) < 4]
     assert len(release) + len(others) == len(runs) == len({json.dumps(run.overrides) for run in runs})
+    found = {"model.detach_reset": True, "diffusion.distribution": "logit_normal"}  # In the recipe since, together.
     for run in others:
-        assert len(run.overrides) == 1 or "model.reconstruction" in run.overrides, run.name
+        assert len(run.overrides) == 1 or found.items() <= run.overrides.items() or "model.reconstruction" in run.overrides
         for field, value in run.overrides.items():  # The seed of the first is that of the recipe.
             group, _, leaf = field.rpartition(".")
             recipe = get_config("ablations")
@@ -111,6 +112,13 @@ def test_ablations_change_one_thing_each_and_the_release_is_the_release(small, g
         group, _, leaf = field.rpartition(".")
         if field not in ("duration", "checkpoint.every", "samples.every", "seed"):
             assert (release[0].config[group] if group else release[0].config)[leaf] == value, field
+    sweep, small_recipe = f"{small.root / 'configs' / 'ablations.py'}:long", get_config("small")
+    long = {run.name: run.config for run in read_sweep(sweep, get_config("ablations", "long"))}
+    for group, field in (("model", "detach_reset"), ("diffusion", "distribution"), ("optimizer", "learning_rate")):
+        assert long["000-recipe"][group][field] == small_recipe[group][field]
+    for name, run in (("003-release", release[0]), ("004-release_at_4e-3", release[1])):
+        for group in ("model", "diffusion", "ema", "batch_size"):
+            assert long[name][group] == run.config[group]
 
 
 def test_the_scaling_runs_spend_their_budgets(small, get_config):

@@ -46,6 +46,7 @@ PRESETS = {
         "token_shift": "2d",
         "reconstruction": False,
         "reset": "soft",
+        "detach_reset": True,
         "normalized_currents": True,
         "gate_init": "identity",
         "smooth_init": "identity",
