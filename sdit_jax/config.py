@@ -60,7 +60,8 @@ def default_config(model: Mapping) -> Config:
     config.diffusion.timesteps = 1000
     config.diffusion.prediction = "noise"  # What the network predicts, one of diffusion.objective.PREDICTIONS.
     config.diffusion.distribution = "uniform"  # Of timesteps in training, one of diffusion.objective.DISTRIBUTIONS.
-    config.diffusion.min_snr = 0.0  # Gamma of min-SNR loss weights, 5 in its paper; 0 weighs errors of the prediction alike.
+    config.diffusion.error_of = "prediction"  # What squared errors are of: that, or one of diffusion.objective.PREDICTIONS.
+    config.diffusion.min_snr = 0.0  # Gamma of min-SNR loss weights, 5 in its paper, in the place of error_of; 0 is off.
     config.diffusion.clip_x0 = False  # Whether samplers clip predicted images to [-1, 1]; the cosine schedule needs it.
 
     config.optimizer = ml_collections.ConfigDict()

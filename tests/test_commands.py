@@ -38,6 +38,10 @@ TRAINING_MISTAKES = {
     "no guidance": (("--config.samples.guidance=nan",), ("config.samples.guidance", "nan")),
     "unset variable": (("--workdir=",), ("--workdir", "missing")),
     "shipped weights": (("--workdir=pretrained:mnist",), ("--workdir", "pretrained:mnist", "run folder")),
+    "two weights of errors": (
+        ("--config.diffusion.min_snr=5", "--config.diffusion.error_of=x0"),
+        ("diffusion.min_snr", "error_of"),
+    ),
     "unknown sampler": (("--config.samples.sampler=euler",), ("config.samples.sampler", "euler", "ddim")),
 }
 

@@ -53,7 +53,8 @@ def test_the_release_recipe_is_the_default():
     steps = config.duration_steps(fields.duration, "", batch_size=fields.batch_size, epoch_images=60_000)
     assert (fields.batch_size, steps) == (256, 375_000)
     assert fields.diffusion.to_dict() == {
-        "schedule": "linear", "timesteps": 1000, "prediction": "noise", "distribution": "uniform", "min_snr": 0.0,
+        "schedule": "linear", "timesteps": 1000, "prediction": "noise", "distribution": "uniform",
+        "error_of": "prediction", "min_snr": 0.0,
         "clip_x0": False,
     }  # fmt: skip
     optimizer = fields.optimizer

@@ -26,13 +26,15 @@ class Objective:
 
     `prediction`: "noise"; "x0", the clean image; or "velocity", alpha noise - sigma x_0 (Salimans and Ho 2022,
     arXiv 2202.00512), with alpha = sqrt(abar), sigma = sqrt(1 - abar). `distribution` of timesteps in training: "uniform", or
-    "logit_normal", those of sigmoid(standard normal) of the way (Esser et al. 2024, arXiv 2403.03206). `min_snr`, gamma:
-    errors of x_0 count min(gamma, abar / (1 - abar)) (Hang et al. 2023, arXiv 2303.09556); 0: those of the prediction count 1.
+    "logit_normal", those of sigmoid(standard normal) of the way (Esser et al. 2024, arXiv 2403.03206). `error_of`: of
+    what the squared error is, whatever is predicted: "prediction", or one of these three. `min_snr`, gamma: in its place errors
+    of x_0 count min(gamma, abar / (1 - abar)) (Hang et al. 2023, arXiv 2303.09556); 0: they do not.
     """
 
     schedule: Schedule
     prediction: str = "noise"
     distribution: str = "uniform"
+    error_of: str = "prediction"
     min_snr: float = 0.0
 
     @functools.cached_property
@@ -47,17 +49,23 @@ class Objective:
 
     @functools.cached_property
     def noise_error(self) -> np.ndarray:
-        """The error of the implied noise for an error of 1 in the prediction, alpha / (alpha a - sigma b), by timestep."""
-        alpha, sigma = self._signal
-        return alpha / (alpha * self.target_noise - sigma * self.target_x0)
+        """The error of the implied noise for an error of 1 in the prediction, by timestep."""
+        return self._noise_error(self.prediction)
 
-    @functools.cached_property
+    @property
     def weight(self) -> np.ndarray:
         """What a squared error of the prediction counts, by timestep."""
-        if not self.min_snr:
-            return np.ones(len(self.schedule))
-        snr = np.exp(self.schedule.log_snr)
-        return np.minimum(self.min_snr, snr) / snr * self.noise_error**2
+        if self.min_snr:
+            snr = np.exp(self.schedule.log_snr)
+            return np.minimum(self.min_snr, snr) / snr * self.noise_error**2
+        judged = self.prediction if self.error_of == "prediction" else self.error_of
+        return (self.noise_error / self._noise_error(judged)) ** 2
+
+    def _noise_error(self, prediction):
+        """alpha / (alpha a - sigma b)."""
+        alpha, sigma = self._signal
+        a, b = PREDICTIONS[prediction](alpha, sigma)
+        return alpha / (alpha * a - sigma * b)
 
     @property
     def _signal(self):

@@ -16,7 +16,7 @@ from sdit_jax.training.plan import total_steps
 LOSSES = ("evaluation/ema/loss/test", "evaluation/raw/loss/test", "loss")
 MUST_AGREE = (
     "data.name", "data.split", "model.image_size", "model.channels", "model.learned_variance", "diffusion.schedule",
-    "diffusion.timesteps", "diffusion.prediction", "diffusion.min_snr",
+    "diffusion.timesteps", "diffusion.prediction", "diffusion.error_of", "diffusion.min_snr",
 )  # fmt: skip
 MUST_AGREE_IN_TRAINING = ("diffusion.distribution",)  # Else what was evaluated at fixed timesteps compares.
 STUDIED = ("model.width", "model.depth", "model.timesteps", "duration")

@@ -59,11 +59,17 @@ def _read_folder(workdir, weights):
 
 def make_objective(config: Config) -> Objective:
     """What `config.diffusion` says. Raises InputError for a name that there is not."""
-    for name, allowed in (("schedule", SCHEDULES), ("prediction", PREDICTIONS), ("distribution", DISTRIBUTIONS)):
+    names = {"schedule": SCHEDULES, "prediction": PREDICTIONS, "distribution": DISTRIBUTIONS}
+    names["error_of"] = ("prediction", *PREDICTIONS)
+    for name, allowed in names.items():
         if config[name] not in allowed:
             raise InputError(f"config.diffusion.{name}: found {config[name]!r}, allowed are {', '.join(allowed)}")
+    if config.min_snr and config.error_of != "prediction":
+        raise InputError(
+            f"config.diffusion.min_snr: found {config.min_snr:g} beside error_of={config.error_of!r}; set one of them"
+        )
     schedule = SCHEDULES[config.schedule](config.timesteps)
-    return Objective(schedule, config.prediction, config.distribution, config.min_snr)
+    return Objective(schedule, config.prediction, config.distribution, config.error_of, config.min_snr)
 
 
 def check_sampling(model: SDiT, objective: Objective, *, sampler: str, steps: int, guidance: float, prefix: str) -> None:

@@ -55,6 +55,19 @@ def test_errors_are_those_of_the_implied_noise_and_count_what_the_objective_says
     np.testing.assert_allclose(weighted["mse"], terms["mse"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("error_of", PREDICTIONS)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_squared_error_is_of_what_the_objective_says(prediction, error_of):
+    x_0, noise, x_t = draw()
+    alpha, sigma = ALPHA[np.asarray(T_B)], SIGMA[np.asarray(T_B)]
+    wrong_noise = np.asarray(noise, np.float64) + 0.1 * np.asarray(draw(1)[0])
+    wrong_x0 = (alpha * np.asarray(x_0) + sigma * np.asarray(noise) - sigma * wrong_noise) / alpha
+    predicted = jnp.asarray(truth(prediction, wrong_x0, wrong_noise), jnp.float32)
+    found = diffusion_loss(Objective(SCHEDULE, prediction, error_of=error_of), predicted, x_0, x_t, T_B, noise)["loss"]
+    error = truth(error_of, wrong_x0, wrong_noise) - truth(error_of, np.asarray(x_0), np.asarray(noise))
+    np.testing.assert_allclose(found, np.square(error).mean((1, 2, 3)), rtol=1e-3)
+
+
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_a_learned_variance_is_passed_on_and_its_bound_takes_the_implied_noise(prediction):
     x_0, noise, x_t = draw()
