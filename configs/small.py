@@ -1,4 +1,4 @@
-"""MNIST or Fashion-MNIST in under an hour on one CPU core: a small network by the best recipe found.
+"""MNIST or Fashion-MNIST in about an hour on one CPU core: a small network by the best recipe found.
 
 It is not the release's; what differs, and what each change was worth: docs/results.md. The network: 28x28 grey, patches of 4,
 width 160, 3 blocks; WKV both ways, tokens mixed with their neighbours on the image, time and label told to every block, no
