@@ -51,6 +51,7 @@ def test_a_run_folder_is_a_run(small, runs, tmp_path):
     [
         ("nowhere", "loss", ("nowhere", "no such folder")),
         ("empty", "loss", ("empty", "no run folder")),
+        ("runs", "", ("--scalars", "at least one")),
         ("runs", "loss,fid", ("--scalars", "'fid'", "evaluation/ema/fd/train", "firing_rate/a")),
     ],
 )

@@ -25,8 +25,10 @@ def read_curves(folder: Path, scalars: Sequence[str]) -> list[Curves]:
 
     A scalar is one of metrics.jsonl; or what evaluation calls it, "fd_classifier/train", of averaged weights where there are
     such, else of the raw ones; or the mean of those below a name, "firing_rate".
-    Raises InputError where there is no such folder, no run, or a scalar that no run has.
+    Raises InputError where there is no such folder, no run, no scalar, or one that no run has.
     """
+    if not scalars:
+        raise InputError("--scalars: found none, name at least one")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     paths = [folder] if (folder / "config.json").is_file() else sorted(path.parent for path in folder.glob("*/config.json"))

@@ -4,7 +4,8 @@ clu's own writers need TensorFlow (clu 0.0.12); these need tensorboardX.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,7 @@ class MetricWriter:
     def __init__(self, workdir: Path, step: int):
         self.path = workdir / "metrics.jsonl"
         if self.path.exists():
-            lines = self.path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if (at := _step(line)) is not None and at <= step]
+            kept = [line for at, line in _whole_lines(self.path) if at <= step]
             partial = self.path.with_suffix(".partial")
             partial.write_text("".join(kept))
             partial.replace(self.path)
@@ -67,11 +67,10 @@ class NoWriter:
 
 
 def read_scalars(path: Path) -> dict[int, dict[str, float]]:
-    """All scalars of a metrics.jsonl by step, none where there is no file; lines cut short are passed over."""
+    """All scalars of a metrics.jsonl by step, none where there is no file; damaged lines are passed over."""
     steps: dict[int, dict[str, float]] = {}
-    for line in path.read_text().splitlines(keepends=True) if path.is_file() else ():
-        if (step := _step(line)) is not None:
-            steps.setdefault(step, {}).update(json.loads(line))
+    for step, line in _whole_lines(path) if path.is_file() else ():
+        steps.setdefault(step, {}).update(json.loads(line))
     return {step: {name: value for name, value in steps[step].items() if name != "step"} for step in sorted(steps)}
 
 
@@ -80,9 +79,9 @@ def last_scalars(path: Path) -> tuple[int, dict[str, float]]:
     return max(read_scalars(path).items(), default=(0, {}), key=lambda item: item[0])
 
 
-def _step(line: str) -> int | None:
-    """The step of a line; None for one that was cut short."""
-    try:
-        return json.loads(line)["step"] if line.endswith("\n") else None
-    except (ValueError, TypeError, KeyError):
-        return None
+def _whole_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(step, line) of those lines that were not cut short, or damaged when power was lost."""
+    for line in path.read_text(errors="replace").splitlines(keepends=True):
+        with suppress(ValueError, TypeError, KeyError):
+            if line.endswith("\n"):
+                yield int(json.loads(line)["step"]), line

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from sdit_jax.training.metrics import MetricWriter
+from sdit_jax.training.metrics import MetricWriter, read_scalars
 
 
 def steps(workdir):
@@ -20,13 +20,15 @@ def test_scalars_are_one_json_line_per_step(tmp_path):
     assert line == {"step": 3, "loss": 0.5, "firing_rate/mid_block.time_neurons": 0.25}
 
 
-def test_reopening_drops_what_was_not_saved_and_what_was_cut_short(tmp_path):
+def test_reopening_drops_what_was_not_saved_and_what_was_damaged(tmp_path):
     writer = MetricWriter(tmp_path, 0)
     for step in (1, 2, 3):
         writer.write_scalars(step, {"loss": 1.0})
     writer.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "lo')
+    (tmp_path / "metrics.jsonl").write_bytes(b"\xb8\x00\n" + (tmp_path / "metrics.jsonl").read_bytes())  # Lost power.
+    assert sorted(read_scalars(tmp_path / "metrics.jsonl")) == [1, 2, 3]
     writer = MetricWriter(tmp_path, 2)
     writer.write_scalars(3, {"loss": 2.0})
     writer.close()
