@@ -25,10 +25,11 @@ class Objective:
     """A schedule and what is learned on it; by default what the release learns (PAPER section 6).
 
     `prediction`: "noise"; "x0", the clean image; or "velocity", alpha noise - sigma x_0 (Salimans and Ho 2022,
-    arXiv 2202.00512), with alpha = sqrt(abar), sigma = sqrt(1 - abar). `distribution` of timesteps in training: "uniform", or
-    "logit_normal", those of sigmoid(standard normal) of the way (Esser et al. 2024, arXiv 2403.03206). `error_of`: of
-    what the squared error is, whatever is predicted: "prediction", or one of these three. `min_snr`, gamma: in its place errors
-    of x_0 count min(gamma, abar / (1 - abar)) (Hang et al. 2023, arXiv 2303.09556); 0: they do not.
+    arXiv 2202.00512), with alpha = sqrt(abar), sigma = sqrt(1 - abar). `error_of`: which of these the squared error is of,
+    whatever is predicted (Li and He 2025, arXiv 2511.13720, tell the two apart), by default "prediction". `min_snr`, gamma: in
+    its place errors of x_0 count min(gamma, abar / (1 - abar)) (Hang et al. 2023, arXiv 2303.09556); 0: they do not.
+    `distribution` of timesteps in training: "uniform", or "logit_normal", those of sigmoid(standard normal) of the way (Esser
+    et al. 2024, arXiv 2403.03206).
     """
 
     schedule: Schedule
