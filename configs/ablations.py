@@ -41,6 +41,7 @@ CHANGES = (
     # Neurons.
     {"model.normalized_currents": False},
     {"model.reset": "hard"},
+    {"model.leak": False},
     {"model.detach_reset": True},
     {"model.learned_threshold": True},
     {"model.learned_decay": True},
@@ -82,6 +83,20 @@ CHANGES = (
     X0 | {"diffusion.error_of": "velocity"},
     X0 | {"optimizer.learning_rate": 6e-3},
 )
+CLOSE = (  # Not far from where they start: with another seed too.
+    {"model.leak": False},
+    {"model.detach_reset": True},
+    {"model.learned_threshold": True},
+    {"model.learned_decay": True},
+    {"model.timesteps": 8},
+    {"model.bidirectional": False},
+    {"model.skips": False},
+    {"model.learned_variance": True},
+    {"diffusion.schedule": "linear"},
+    {"diffusion.min_snr": 5.0},
+    {"optimizer.learning_rate": 8e-3},
+    {"optimizer.schedule": "constant"},
+)
 
 
 def get_config(arg=None):
@@ -116,3 +131,4 @@ def sweep(arg=None):
     else:
         yield from ({"seed": seed} for seed in SEEDS)
         yield from CHANGES
+        yield from ({"seed": 1} | change for change in CLOSE)
