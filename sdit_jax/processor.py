@@ -1,7 +1,7 @@
-"""Which library multiplies matrices on this processor. XLA's CPU compiler brings two, and takes YNNPACK wherever it can.
+"""Which library computes products and sums on this processor. XLA's CPU compiler gives to YNNPACK whatever that takes.
 
-On x86 without AVX-512 Eigen is the faster one, and a training step of the release's network 10 % shorter by it; with AVX-512
-they are alike (docs/performance.md).
+On x86 without AVX-512 Eigen multiplies faster than YNNPACK, and a training step of the release's network is a tenth shorter by
+it; with AVX-512 they are alike (docs/performance.md).
 """
 
 import os
@@ -14,7 +14,7 @@ KNOWN_TO = (0, 10)  # Measured with this jaxlib. One that lacks the option would
 
 
 def choose_products(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tells XLA to multiply by Eigen where that is faster; returns whether it did.
+    """Tells XLA to do without YNNPACK where that is faster; returns whether it did.
 
     Call it before a device is used: XLA reads its flags once. Whoever names the option in XLA_FLAGS has the last word.
     """

@@ -37,7 +37,7 @@ def differentiated_scan(w_C, u_C, k_BLC, v_BLC):
     return y_LBC.swapaxes(0, 1)
 
 
-def bench_wkv(runs: int = 7) -> dict:
+def bench_wkv(runs: int = 21) -> dict:
     """Forward + backward by form and shape, float32, one call of each form in turn; then by number of tokens, with memory."""
     forms = [form for form in IMPLEMENTATIONS if form not in ("auto", *(("pallas",) if jax.default_backend() == "cpu" else ()))]
     results = {}
