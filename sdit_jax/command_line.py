@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 from absl import app, flags
 
-from sdit_jax import memory, processor
+from sdit_jax import memory
 from sdit_jax.config import InputError, cache_dir
 from sdit_jax.sharding.processes import STOPPED
 from sdit_jax.training.loop import Stopped, TrainingFailed
@@ -31,7 +31,6 @@ def run(main: Callable[..., None], required: Sequence[str] = (), positional: str
 
     def call(argv):
         memory.keep_freed()
-        processor.choose_products()
         if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
             jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
