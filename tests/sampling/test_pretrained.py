@@ -30,7 +30,7 @@ def test_the_readmes_picture_is_drawn_again(small, drawn):
     name, out = drawn
     with Image.open(out / "grid.png") as found, Image.open(small.root / "docs" / f"{name}.png") as shown:
         difference = np.abs(np.asarray(found, float) - np.asarray(shown, float))
-    assert difference.mean() < 1, f"mean difference {difference.mean():.3g} of 255, another seed's is tens"
+    assert difference.mean() < 1, f"mean difference {difference.mean():.3g} of 255, another seed's is 30"
 
 
 def test_the_samples_are_read_as_what_was_asked_for(drawn):
