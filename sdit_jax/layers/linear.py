@@ -2,7 +2,8 @@
 
 Left to itself, the gradient of a product over (B, L, C) contracts two axes at once, for which XLA's CPU compiler writes
 transposed copies of its operands, and computes them anew; and that of a broadcast sums over the batch, for which it has a
-kernel 25 times slower than memory. Measured in docs/performance.md; other devices do not mind.
+kernel 25 times slower than memory. In bfloat16 it reaches the processor's matrix units only where the sums come out in float32
+and the first operand lies in rows along what is summed over. Measured in docs/performance.md; other devices do not mind.
 """
 
 import functools
@@ -22,8 +23,7 @@ def product(x___C: jax.Array, kernel_CN: jax.Array, dtype: Any, out_dtype: Any) 
 
     So are the gradients: that of x in the dtype of x, that of W in the dtype of W, from operands in `dtype`.
     """
-    rows = x___C.reshape(-1, x___C.shape[-1]).astype(dtype)
-    y = jax.lax.dot(rows, kernel_CN.astype(dtype), preferred_element_type=out_dtype)
+    y = _dot(_rows(x___C).astype(dtype), kernel_CN.astype(dtype), (1, 0), out_dtype)
     return y.reshape(*x___C.shape[:-1], -1)
 
 
@@ -35,13 +35,37 @@ def _product_fwd(x___C, kernel_CN, dtype, out_dtype):
 def _product_bwd(dtype, out_dtype, residuals, g___N):
     del out_dtype
     x___C, kernel_CN, like = residuals
-    rows, g = (a.reshape(-1, a.shape[-1]).astype(dtype) for a in (x___C, g___N))
-    d_x = jax.lax.dot_general(g, kernel_CN.astype(dtype), (((1,), (1,)), ((), ())), preferred_element_type=like.dtype)
-    d_kernel = jax.lax.dot_general(rows, g, (((0,), (0,)), ((), ())), preferred_element_type=kernel_CN.dtype)
-    return d_x.reshape(x___C.shape), d_kernel
+    g___N = g___N.astype(dtype)
+    d_x = _dot(_rows(g___N), kernel_CN.astype(dtype), (1, 1), like.dtype)
+    return d_x.reshape(x___C.shape), _summed_products(x___C, g___N, kernel_CN.dtype)
 
 
 product.defvjp(_product_fwd, _product_bwd)
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
+
+
+def _rows(x___C):
+    return x___C.reshape(-1, x___C.shape[-1])
+
+
+def _dot(a, b, axes, out_dtype):
+    """Product of two matrices over these axes, with sums in at least float32."""
+    sums = jnp.promote_types(out_dtype, jnp.float32) if _on_cpu() else out_dtype
+    return jax.lax.dot_general(a, b, ((axes[:1], axes[1:]), ((), ())), preferred_element_type=sums).astype(out_dtype)
+
+
+def _summed_products(x___C, g___N, out_dtype):
+    """x^T g, summed over all axes but the last: (C, N)."""
+    if not _on_cpu() or x___C.dtype != jnp.bfloat16:
+        return _dot(_rows(x___C), _rows(g___N), (0, 0), out_dtype)
+    # The barriers keep the compiler from taking the transposition of the narrower one back into the product.
+    columns = lambda a: jax.lax.optimization_barrier(jnp.moveaxis(a, -1, 0)).reshape(a.shape[-1], -1)
+    if x___C.shape[-1] <= g___N.shape[-1]:
+        return _dot(columns(x___C), _rows(g___N), (1, 0), out_dtype)
+    return jax.lax.optimization_barrier(_dot(columns(g___N), _rows(x___C), (1, 0), out_dtype)).T
 
 
 class Linear(nn.Dense):

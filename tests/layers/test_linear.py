@@ -1,5 +1,8 @@
 """Products and broadcasts against float64, flax's Dense and their own definition in bfloat16."""
 
+import re
+from pathlib import Path
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ import pytest
 from sdit_jax.layers.linear import Linear, for_each, product
 
 B, L, C, N = 3, 5, 8, 6
+MATRIX_UNITS = "amx_bf16" in (cpu.read_text() if (cpu := Path("/proc/cpuinfo")).exists() else "")
 RNG = np.random.default_rng(0)
 X, W, G = (RNG.normal(size=shape).astype(np.float32) for shape in ((B, L, C), (C, N), (B, L, N)))
 
@@ -40,6 +44,26 @@ def test_a_result_in_bfloat16_is_rounded_once_and_the_gradient_of_weights_not_at
     assert (y.dtype, d_x.dtype, d_w.dtype) == (jnp.bfloat16, jnp.float32, jnp.float32)
     np.testing.assert_array_equal(y, pulled("bfloat16", "float32")[0].astype(jnp.bfloat16))
     np.testing.assert_allclose(d_w, rounded(X).reshape(-1, C).T @ rounded(G).reshape(-1, N), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2,), (1, 7), (7, 1), (1, 1), (2, 3, 5)], ids=str)
+@pytest.mark.parametrize("widths", [(4, 16), (16, 4), (1, 8), (8, 1), (8, 8)], ids=str)
+def test_compiled_gradients_in_bfloat16_are_right_for_any_shape(shape, widths):
+    """Compiled, since it is the compiler that chooses a kernel by shape."""
+    wide, narrow = widths
+    x, w, g = (RNG.normal(size=size).astype(np.float32) for size in ((*shape, wide), widths, (*shape, narrow)))
+
+    @jax.jit
+    def run(x, w, g):
+        y, pull = jax.vjp(lambda x, w: product(jnp.sin(x), jnp.sin(w), jnp.bfloat16, jnp.bfloat16), x, w)
+        return y, *pull(g.astype(jnp.bfloat16))
+
+    y, d_x, d_w = run(x, w, g)
+    operand = lambda a: rounded(np.asarray(jnp.sin(a)))
+    np.testing.assert_allclose(np.asarray(y).astype(np.float64), operand(x) @ operand(w), rtol=5e-3, atol=1e-6)
+    np.testing.assert_allclose(d_x, rounded(g) @ operand(w).T * np.cos(x), rtol=1e-4, atol=1e-5)
+    d_sin = operand(x).reshape(-1, wide).T @ rounded(g).reshape(-1, narrow)
+    np.testing.assert_allclose(d_w, d_sin * np.cos(w), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("use_bias", [True, False])
@@ -75,3 +99,19 @@ def test_the_gradient_of_weights_transposes_no_operand():
     loss = lambda p, x: jnp.square(module.apply(p, jnp.tanh(x))).sum()
     text = jax.jit(jax.grad(loss)).lower(params, x).compile().as_text()
     assert "f32[640,24]" in text and "f32[24,640]" not in text and "f32[32,640]" not in text
+
+
+@pytest.mark.skipif(
+    jax.default_backend() != "cpu" or not MATRIX_UNITS, reason="about processors that multiply bfloat16 by themselves"
+)
+@pytest.mark.parametrize("widths", [(64, 256), (256, 64)], ids=str)
+def test_products_in_bfloat16_and_their_gradients_reach_the_matrix_units(widths):
+    """XLA leaves such products to a library; where it does not, it widens the operands first."""
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((4, 64, widths[0]), widths, (4, 64, widths[1]))]
+
+    def run(x, w, g):
+        y, pull = jax.vjp(lambda x, w: product(x, w, x.dtype, x.dtype), x, w)
+        return y, pull(g)
+
+    text = jax.jit(run).lower(*arrays).compile().as_text()
+    assert text.count(" dot(") == 3 and not re.search(r"= f32\S+ convert\(", text)
