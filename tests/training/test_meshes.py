@@ -1,4 +1,10 @@
-"""Any mesh gives the same training, to float32 rounding, and takes up any checkpoint, to the bit; 8 virtual devices."""
+"""Any mesh gives the same training, to float32 rounding, and takes up any checkpoint, to the bit; 8 virtual devices.
+
+A spike is a step: where a membrane comes within rounding of the threshold, a neuron fires on one mesh and not on another, and
+all that follows moves by far more than rounding (1.2e-4 of the weights after 4 steps, seen on one device between thresholds
+that are 2e-7 apart). So rounding is asked of the twin without spikes, on all meshes, and of the spiking network, on one that
+has all three axes, what one spike more or less leaves; a mesh that forgets half of the batch is 2.5e-2 away.
+"""
 
 import importlib.util
 import json
@@ -14,6 +20,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MESHES = ((8, 1, 1), (1, 8, 1), (4, 2, 1), (2, 2, 2))
 WIDTH = 64  # From here on there are arrays large enough to be split over fsdp.
+RUNS = [("gelu", mesh) for mesh in MESHES] + [("lif", MESHES[-1])]
+NEAR = {"gelu": 1e-5, "lif": 5e-3}  # How far weights may be apart, of their norm.
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorBoard warn of their own affairs.
 
@@ -26,8 +34,12 @@ def sized(mesh):
     return {f"mesh__{axis}": size for axis, size in zip(("data", "fsdp", "tensor"), mesh, strict=True)}
 
 
-def config_of(make, mesh):
-    return make(model__width=WIDTH, **sized(mesh))
+def named(neuron, mesh):
+    return neuron + "-" + "x".join(map(str, mesh))
+
+
+def config_of(make, mesh, neuron="lif"):
+    return make(model__width=WIDTH, model__neuron=neuron, **sized(mesh))
 
 
 def in_this_process(make, folder):
@@ -38,61 +50,47 @@ def in_this_process(make, folder):
 
     assert jax.device_count() == 8
     trained = {}
-    for mesh in MESHES:
-        state = train_and_evaluate(config_of(make, mesh), folder / "x".join(map(str, mesh)))
-        trained[mesh] = flat((state.params, state.ema))
+    for neuron, mesh in RUNS:
+        name = named(neuron, mesh)
+        state = train_and_evaluate(config_of(make, mesh, neuron), folder / name)
+        trained[name] = flat((state.params, state.ema))
         split = {axis for leaf in jax.tree.leaves(state.params) for axis in leaf.sharding.spec if axis}
         assert split == {axis for axis, size in zip(("fsdp", "tensor"), mesh[1:], strict=True) if size > 1}
-    np.savez(folder / "trained.npz", **{"x".join(map(str, mesh)): value for mesh, value in trained.items()})
+    np.savez(folder / "trained.npz", **trained)
     for mesh in MESHES[:-1]:
-        with Checkpoints(folder / "2x2x2") as checkpoints:
+        with Checkpoints(folder / "lif-2x2x2") as checkpoints:
             found = checkpoints.restore(like=make_plan(config_of(make, mesh)).new_state())
-        np.testing.assert_array_equal(flat((found.params, found.ema)), trained[2, 2, 2])
+        np.testing.assert_array_equal(flat((found.params, found.ema)), trained["lif-2x2x2"])
 
 
-@pytest.fixture(scope="module")
-def eight(tmp_path_factory):
-    """The run folders of 8 devices, one per mesh, and `trained.npz`."""
-    folder = tmp_path_factory.mktemp("meshes")
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "NPROC": "16"}
-    done = subprocess.run(
-        [sys.executable, __file__, folder], env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.fixture(scope="module")
-def one(small, tmp_path_factory):
-    """(run folder, state) of the same training on one device."""
+def test_every_mesh_trains_as_one_device_does_which_takes_up_its_checkpoint_to_the_bit(small, tmp_path):
+    """One test, since what it compares takes minutes to compile."""
+    from sdit_jax.checkpoint import Checkpoints
     from sdit_jax.training.loop import train_and_evaluate
 
-    workdir = tmp_path_factory.mktemp("one")
-    return workdir, train_and_evaluate(config_of(small.config, (1, 1, 1)), workdir)
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "NPROC": "16"}
+    done = subprocess.run(
+        [sys.executable, __file__, tmp_path], env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    trained = np.load(tmp_path / "trained.npz")
+    one = {neuron: train_and_evaluate(config_of(small.config, (1, 1, 1), neuron), tmp_path / neuron) for neuron in NEAR}
+    for neuron, mesh in RUNS:
+        name = named(neuron, mesh)
+        # Over all parameters: where a gradient vanishes, Adam divides its rounding by itself.
+        ours = flat((one[neuron].params, one[neuron].ema))
+        assert np.linalg.norm(ours - trained[name]) < NEAR[neuron] * np.linalg.norm(ours), name
+        folders = tmp_path / neuron, tmp_path / name
+        lines = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in folders]
+        for here, there in zip(*lines, strict=True):
+            for scalar in ("loss", "gradient_norm"):
+                np.testing.assert_allclose(here[scalar], there[scalar], rtol=NEAR[neuron], err_msg=f"{name}: {scalar}")
 
-
-@pytest.mark.parametrize("mesh", ["x".join(map(str, mesh)) for mesh in MESHES])
-def test_every_mesh_trains_as_one_device_does(eight, one, mesh):
-    workdir, state = one
-    # Over all parameters: where a gradient vanishes, Adam divides its rounding by itself.
-    ours, theirs = flat((state.params, state.ema)), np.load(eight / "trained.npz")[mesh]
-    assert np.linalg.norm(ours - theirs) < 1e-5 * np.linalg.norm(ours)
-    lines = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (workdir, eight / mesh)]
-    for here, there in zip(*lines, strict=True):
-        for name in ("loss", "gradient_norm"):
-            np.testing.assert_allclose(here[name], there[name], rtol=1e-5, err_msg=name)
-
-
-def test_a_checkpoint_of_eight_devices_is_taken_up_by_one_to_the_bit(eight, small, one):
-    from sdit_jax.checkpoint import Checkpoints
-
-    _, like = one
-    with Checkpoints(eight / "2x2x2") as checkpoints:
-        found = checkpoints.restore(like=like)
-        _, weights = checkpoints.restore_weights("ema", like.ema)
-    expected = np.load(eight / "trained.npz")["2x2x2"]
-    np.testing.assert_array_equal(flat((found.params, found.ema)), expected)
-    np.testing.assert_array_equal(flat((found.params, weights)), expected)
+    with Checkpoints(tmp_path / "lif-2x2x2") as checkpoints:
+        found = checkpoints.restore(like=one["lif"])
+        _, weights = checkpoints.restore_weights("ema", one["lif"].ema)
+    np.testing.assert_array_equal(flat((found.params, found.ema)), trained["lif-2x2x2"])
+    np.testing.assert_array_equal(flat((found.params, weights)), trained["lif-2x2x2"])
 
 
 if __name__ == "__main__":
