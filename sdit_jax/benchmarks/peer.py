@@ -1,5 +1,6 @@
-"""A training step beside that of the same network in PyTorch: same weights, same loss, turn by turn."""
+"""A training step beside that of the same network in PyTorch: same weights, precision and loss, turn by turn."""
 
+import copy
 import importlib.metadata
 import importlib.util
 import multiprocessing
@@ -22,13 +23,15 @@ from sdit_jax.training.state import TrainState
 from sdit_jax.training.step import Examples, gradients
 
 PRESET, BATCH_SIZE = "sdit_mnist", 16
-TOLERANCE = 1e-4  # Of the two losses, relative.
+# By precision, how far the two losses may be apart, relative; once rounded, neurons fire that did not.
+TOLERANCES = {"float32": 1e-4, "bfloat16": 1e-3}
 
 
 def bench_peer(runs: int = 20) -> dict | str:
-    """Seconds per training step (forward, backward, AdamW; float32, as many threads as cores), ours and PyTorch's in turn.
+    """Seconds per training step (forward, backward, AdamW; as many threads as cores), ours and PyTorch's in turn.
 
-    PyTorch runs in a process of its own. Raises RuntimeError where the two losses of the first step differ.
+    In float32, and with the products of the blocks in bfloat16 on both sides. PyTorch runs in a process of its own. Raises
+    RuntimeError where the two losses of the first step differ.
     """
     if any(importlib.util.find_spec(name) is None for name in ("torch", "spikingjelly")):
         return "not measured: needs the bench extra (pip install -e '.[bench]')"
@@ -39,24 +42,26 @@ def bench_peer(runs: int = 20) -> dict | str:
     theirs.close()  # Held by the peer alone: if it ends, waiting for it does too.
     try:
         state_dict, versions = ours.recv()
-        step, check = _ours(release.to_params(state_dict), _examples(0))
-        ours.send(_examples(0))
-        loss, loss_of_peer = check, ours.recv()
-        if abs(loss - loss_of_peer) > TOLERANCE * abs(loss_of_peer):
-            raise RuntimeError(f"the peer computes another loss: {loss_of_peer}, ours is {loss}")
-
-        def peer(examples):
-            ours.send(examples)
-            return np.float32(ours.recv())
-
-        timed = in_turn({"sdit_jax": step, "pytorch": peer}, rotating(*[(_examples(i),) for i in range(3)]), runs, warmup=4)
+        measured = {dtype: _beside(ours, dtype, release.to_params(state_dict), runs) for dtype in TOLERANCES}
     finally:
         process.terminate()
+    return {"preset": PRESET, "batch_size": BATCH_SIZE, "peer": versions} | measured
+
+
+def _beside(pipe: Connection, dtype: str, params, runs: int) -> dict:
+    def peer(examples):
+        pipe.send((dtype, examples))
+        return np.float32(pipe.recv())
+
+    step, loss = _ours(params, _examples(0), dtype)
+    loss_of_peer = float(peer(_examples(0)))
+    if abs(loss - loss_of_peer) > TOLERANCES[dtype] * abs(loss_of_peer):
+        raise RuntimeError(f"{dtype}: the peer computes another loss: {loss_of_peer}, ours is {loss}")
+    timed = in_turn({"sdit_jax": step, "pytorch": peer}, rotating(*[(_examples(i),) for i in range(3)]), runs, warmup=4)
     speed = {name: BATCH_SIZE / taken["median_s"] for name, taken in timed.items()}
     return {
-        "preset": PRESET, "batch_size": BATCH_SIZE, "step": timed, "images_per_second": speed,
-        "ratio": speed["sdit_jax"] / speed["pytorch"], "first_loss": {"sdit_jax": loss, "pytorch": loss_of_peer},
-        "peer": versions,
+        "step": timed, "images_per_second": speed, "ratio": speed["sdit_jax"] / speed["pytorch"],
+        "first_loss": {"sdit_jax": loss, "pytorch": loss_of_peer},
     }  # fmt: skip
 
 
@@ -71,9 +76,9 @@ def _examples(seed) -> Any:
     return Examples(*(a.astype(np.float32 if a.dtype == np.float64 else np.int32) for a in drawn))
 
 
-def _ours(params, examples):
+def _ours(params, examples, dtype):
     """(step(examples), the loss of the first one)."""
-    config = default_config(preset(PRESET, label_dropout=0.0))
+    config = default_config(preset(PRESET, label_dropout=0.0, dtype=dtype))
     model, objective = build(config.model), Objective(linear(1000))
     tx = optimizer.adamw(config.optimizer, optimizer.learning_rate(config.optimizer, 1000, 0))
     state = TrainState(jnp.int32(0), jax.device_put(params), None, jax.jit(tx.init)(params))
@@ -106,12 +111,16 @@ def _serve(pipe: Connection) -> None:
     model = pytorch.build(preset(PRESET))
     for parameter in model.parameters():  # Away from all zeros, so that neurons fire.
         torch.nn.init.normal_(parameter, std=0.05)
-    step = pytorch.make_train_step(model, linear(1000), 1e-4)
+    start = copy.deepcopy(model.state_dict())
     versions = {name: importlib.metadata.version(name) for name in ("torch", "spikingjelly")}
-    pipe.send(
-        ({name: value.numpy() for name, value in model.state_dict().items()}, versions | {"threads": torch.get_num_threads()})
-    )
+    pipe.send(({name: value.numpy() for name, value in start.items()}, versions | {"threads": torch.get_num_threads()}))
     to_nchw = lambda x: torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+    step, dtype = None, None
     while True:
-        x_0, t, noise, _, y = pipe.recv()
+        wanted, (x_0, t, noise, _, y) = pipe.recv()
+        if wanted != dtype:
+            model.load_state_dict(start)
+            dtype, model.dtype = wanted, getattr(torch, wanted)
+            step = pytorch.make_train_step(model, linear(1000), 1e-4)
+        assert step is not None
         pipe.send(step(to_nchw(x_0), to_nchw(noise), torch.from_numpy(t).long(), torch.from_numpy(y).long()))

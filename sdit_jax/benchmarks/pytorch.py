@@ -1,7 +1,8 @@
 """The release's network in PyTorch with spikingjelly's neuron, to compare with: what runs anywhere without a CUDA extension.
 
 Written from the equations of PAPER sections 2 to 6, under the release's parameter names, so that `models.release` reads its
-state dict. WKV is a loop over tokens, as the release's own kernel is. Needs the `bench` extra.
+state dict. WKV is a loop over tokens, as the release's own kernel is. Under autocast to bfloat16 the operands of the blocks'
+products are rounded and nothing else, as `model.dtype` does. Needs the `bench` extra.
 """
 
 import math
@@ -18,7 +19,8 @@ from sdit_jax.diffusion.schedule import Schedule
 
 
 def wkv(w_C, u_C, k_BLC, v_BLC):
-    """The numerically safe recurrence of PAPER section 4, token by token."""
+    """The numerically safe recurrence of PAPER section 4, token by token, in float32."""
+    k_BLC, v_BLC = k_BLC.float(), v_BLC.float()
     p = q = torch.zeros_like(k_BLC[:, 0])
     o = torch.full_like(p, -1e38)
     outputs = []
@@ -76,11 +78,11 @@ class Block(nn.Module):
         self.restruction_token_MLP, self.another_MLP = nn.Linear(D, L), nn.Linear(L, D)
 
     def fired(self, lif, current):
-        return lif(current.unsqueeze(0).repeat(self.T, 1, 1, 1)).mean(0)
+        return lif(current.float().unsqueeze(0).repeat(self.T, 1, 1, 1)).mean(0)
 
     def forward(self, x, skip=None):
         if self.skip_linear is not None and skip is not None:
-            x = self.skip_linear(torch.cat([x, skip], -1))
+            x = self.skip_linear(torch.cat([x, skip], -1)).float()
         z = torch.cat([x, self.restruction_token.expand_as(x)], 1)
         z = z + self.fired(self.lif1, self.att(layer_norm(z, z.shape[-1:], eps=1e-6)))
         z = z + self.fired(self.lif2, self.ffn(layer_norm(z, z.shape[-1:], eps=1e-6)))
@@ -127,7 +129,7 @@ class SDiT(nn.Module):
         L, self.patch = (image_size // patch_size) ** 2 + 1, patch_size
         self.x_embedder, self.t_embedder = Patches(channels, patch_size, width), Mlp(width)
         self.y_embedder = Labels(num_classes, width)
-        self.pos_embed = nn.Parameter(torch.zeros(1, L, width))
+        self.pos_embed, self.dtype = nn.Parameter(torch.zeros(1, L, width)), torch.float32
         blocks = lambda n, fuses: nn.ModuleList(Block(L, width, timesteps, fuses) for _ in range(n))
         self.in_blocks, self.out_blocks = blocks(depth // 2, False), blocks(depth // 2, True)
         self.mid_block = Block(L, width, timesteps, False)
@@ -139,12 +141,13 @@ class SDiT(nn.Module):
         condition = self.t_embedder(t) + self.y_embedder.embedding_table(y)
         x = torch.cat([condition[:, None], self.x_embedder(x)], 1) + self.pos_embed
         skips = []
-        for block in self.in_blocks:
-            x = block(x)
-            skips.append(x)
-        x = self.mid_block(x)
-        for block in self.out_blocks:
-            x = block(x, skips.pop())
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            for block in self.in_blocks:
+                x = block(x)
+                skips.append(x)
+            x = self.mid_block(x)
+            for block in self.out_blocks:
+                x = block(x, skips.pop())
         x = self.final_layer.linear(layer_norm(x, x.shape[-1:], eps=1e-6))[:, 1:]
         B, N, _ = x.shape
         n, p = math.isqrt(N), self.patch
