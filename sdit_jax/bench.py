@@ -12,6 +12,7 @@ startup: from the train command to its first step, without and with the compilat
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags
@@ -41,7 +42,9 @@ def main() -> None:
     if "startup" in WHAT.value and not Path(STARTUP_CONFIG).is_file():
         raise InputError(f"--what: startup needs {STARTUP_CONFIG}; run it in the repository's root")
     jax.config.update("jax_enable_compilation_cache", False)  # Compile times are to be those of a first run.
-    results = {"machine": machine()}
+    results: dict[str, Any] = {"machine": machine()}
+    if jax.default_backend() == "cpu":
+        results["accelerator"] = "not measured: this machine has none"
     for name in WHAT.value:
         results[name] = BENCHMARKS[name]()
         print(name, json.dumps(results[name], indent=2), flush=True)
