@@ -83,7 +83,7 @@ def _by_tokens(runs, B, C=384):
     return {"BC": (B, C), "rows": rows, "cost_of_doubling": doubling}
 
 
-def bench_lif(runs: int = 20) -> dict:
+def bench_lif(runs: int = 61) -> dict:
     """Forward + backward of the firing rate of a constant current, beside elementwise passes that move the same bytes.
 
     The neuron reads x and writes the rate, then reads x and the cotangent and writes a gradient; so does the yardstick.
