@@ -17,7 +17,7 @@ The gradient, with g_t = dL/dy_t / (q_t + b_t), runs backwards in time:
     du = sum_t b_t g_t (v_t - y_t)    dw = -d sum_t (p_t P_{t+1} + q_t Q_{t+1})
 
 Exponentials and divisions that no recurrence needs stand outside of the loops over tokens, where the compiler spreads them
-over the cores. The gradient keeps k, v, y and q, from which p follows; bidirectional also the sums of what comes after. The
+over the cores. The gradient keeps a, v, y and q, from which p follows; bidirectional also the sums of what comes after. The
 decay is applied as x + (d - 1) x, with d - 1 = expm1(-w): where d is nearly 1 its rounding would add up over the tokens. Where
 d is below a half, the rounding of that sum would outlast what x leaves, and it is applied as d x.
 """
@@ -55,7 +55,7 @@ def _forward(bidirectional, w_C, u_C, k_BLC, v_BLC, start):
     inputs = w_C, u_C, k_BLC, v_BLC, start
 
     def safe():
-        kept = (jnp.zeros_like(k_BLC),) * (3 if bidirectional else 1)
+        kept = (jnp.zeros_like(k_BLC),) * (4 if bidirectional else 2)
         return past.averages("sequential", *inputs, bidirectional), kept
 
     result, kept = jax.lax.cond(fitting, lambda: _linear(bidirectional, top_BC, *inputs), safe)
@@ -83,9 +83,14 @@ def _faded(w):
     return lambda x, more: kept * x + (part * x + more)
 
 
+def _to_fill(like):
+    """Two arrays for a loop to write to, of two values: of one, the compiler would copy the first for the second."""
+    return jnp.zeros_like(like), jnp.ones_like(like)
+
+
 def _linear(bidirectional, top_BC, w, u, k_BLC, v_BLC, start):
-    """((y, last), kept): q; bidirectional also p and q of what comes after each token."""
-    L, empty = k_BLC.shape[1], jnp.zeros_like(k_BLC)
+    """((y, last), kept): a and q; bidirectional also p and q of what comes after each token."""
+    L, to_fill = k_BLC.shape[1], _to_fill(k_BLC)
     faded, bonus, nothing = _faded(w), jnp.exp(u), jnp.zeros_like(top_BC)
     a_BLC = jnp.exp(k_BLC - top_BC[:, None])
 
@@ -99,7 +104,7 @@ def _linear(bidirectional, top_BC, w, u, k_BLC, v_BLC, start):
         _, p_next, q_next = moved(p, q, t)
         return p_next, q_next, put(p_BLC, p, t), put(q_BLC, q, t)
 
-    after = jax.lax.fori_loop(0, L, back, (nothing, nothing, empty, empty))[2:] if bidirectional else []
+    after = jax.lax.fori_loop(0, L, back, (nothing, nothing, *to_fill))[2:] if bidirectional else []
 
     def ahead(t, carry):
         p, q, y_BLC, q_BLC = carry
@@ -110,17 +115,15 @@ def _linear(bidirectional, top_BC, w, u, k_BLC, v_BLC, start):
         return p_next, q_next, put(y_BLC, y, t), put(q_BLC, q, t)
 
     q = jnp.exp(start.log_mass_BC - top_BC)
-    p, q, y_BLC, q_BLC = jax.lax.fori_loop(0, L, ahead, (q * start.mean_BC, q, empty, empty))
-    return (y_BLC, WKVState(p / q, top_BC + jnp.log(q))), (q_BLC, *after)
+    p, q, y_BLC, q_BLC = jax.lax.fori_loop(0, L, ahead, (q * start.mean_BC, q, *to_fill))
+    return (y_BLC, WKVState(p / q, top_BC + jnp.log(q))), (a_BLC, q_BLC, *after)
 
 
 def _linear_gradient(bidirectional, top_BC, inputs, result, kept, cotangents):
-    w, u, k_BLC, v_BLC, start = inputs
-    (y_BLC, last), (q_BLC, *after), (dy_BLC, d_last) = result, kept, cotangents
-    L, empty = k_BLC.shape[1], jnp.zeros_like(k_BLC)
+    w, u, _, v_BLC, start = inputs
+    (y_BLC, last), (a_BLC, q_BLC, *after), (dy_BLC, d_last) = result, kept, cotangents
+    L, to_fill = v_BLC.shape[1], _to_fill(v_BLC)
     faded, bonus, nothing = _faded(w), jnp.exp(u), jnp.zeros_like(top_BC)
-    a_BLC = jnp.exp(k_BLC - top_BC[:, None])
-
     g_BLC = dy_BLC / (q_BLC + (after[1] if bidirectional else 0) + bonus * a_BLC)
 
     def seen(t):
@@ -148,7 +151,7 @@ def _linear_gradient(bidirectional, top_BC, inputs, result, kept, cotangents):
     q_last = jnp.exp(last.log_mass_BC - top_BC)
     P = d_last.mean_BC / q_last
     Q = d_last.log_mass_BC / q_last - P * last.mean_BC
-    P, Q, dw, du, dk_BLC, dv_BLC = jax.lax.fori_loop(0, L, back, (P, Q, nothing, nothing, empty, empty))
+    P, Q, dw, du, dk_BLC, dv_BLC = jax.lax.fori_loop(0, L, back, (P, Q, nothing, nothing, *to_fill))
     if bidirectional:
         _, _, dw, dk_BLC, dv_BLC = jax.lax.fori_loop(0, L, ahead, (nothing, nothing, dw, dk_BLC, dv_BLC))
     q_start = jnp.exp(start.log_mass_BC - top_BC)
