@@ -197,7 +197,7 @@ _rate.defvjp(_rate_fwd, _rate_bwd)
 
 def _adjoint(neuron: Neuron, currents_T___, v_0, tau, threshold, d_spikes_T___, d_v):
     """The cotangents of (currents_T___, v_0, tau, threshold): the equations at the head of this file."""
-    T, derivative = len(currents_T___), DERIVATIVES[neuron.surrogate][0]
+    T, derivative, kept = len(currents_T___), DERIVATIVES[neuron.surrogate][0], 1 - 1 / tau
 
     def again(v, x):
         v, h, _, d = neuron.step(v, x, tau, threshold)
@@ -208,14 +208,14 @@ def _adjoint(neuron: Neuron, currents_T___, v_0, tau, threshold, d_spikes_T___, 
         (h, d), d_s = inputs
         fired, d_s = h >= threshold, d_s.astype(h.dtype)
         if not neuron.detach_reset:
-            d_s += d_v * (-threshold if neuron.v_reset is None else neuron.v_reset - h)
+            d_s -= d_v * (threshold if neuron.v_reset is None else h - neuron.v_reset)
         through = d_s * derivative(h - threshold, neuron.slope)
         if neuron.v_reset is None:
             d_h, d_threshold = d_v + through, d_threshold - through - jnp.where(fired, d_v, 0)
         else:
             d_h, d_threshold = jnp.where(fired, 0, d_v) + through, d_threshold - through
         d_x = d_h / tau if neuron.decay_input else d_h
-        return (d_h - d_h / tau, d_tau - d_h * d, d_threshold), d_x.astype(currents_T___.dtype)
+        return (d_h * kept, d_tau - d_h * d, d_threshold), d_x.astype(currents_T___.dtype)
 
     _, steps = _scan(again, v_0, currents_T___, T)
     zero = jnp.zeros_like(v_0)
