@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sdit_jax"
 FLOORS = {
     "ops": 0, "layers": 1, "models": 2, "diffusion": 3, "data": 3, "sampling": 4, "evaluation": 5, "training": 6,
-    "benchmarks": 7, "laws": 7,  # Measure whole steps and whole runs, and are called by commands.
-    "costs": 8,  # Counts as benchmarks do, and runs nothing.
+    "costs": 7, "laws": 7,  # Count a step, and fit whole runs; neither runs anything.
+    "benchmarks": 8,  # Measure whole steps beside what they must cost.
     "commands": 9,
 }  # fmt: skip
 BESIDE = (

@@ -84,7 +84,7 @@ def _train(model_config: Config, batch_size: int, machine: dict, runs: int) -> d
 
     timed = seconds(step, rotating(()), runs)
     wait = seconds(feed, ((i,) for i in itertools.count()), runs=5 * runs)
-    least, took = floor(model, batch_size, machine)["training"], timed["median_s"]
+    least, took = floor(model, batch_size, machine, "training"), timed["median_s"]
     return {
         "batch_size": batch_size, "step": timed, "images_per_second": batch_size / took,
         "utilisation": (least["flops"] - least["saved_flops"]) / took / machine["flops_per_s"],
@@ -112,7 +112,7 @@ def _sample(name: str, batch_size: int, dtype: str, runs: int) -> dict:
         }  # fmt: skip
     batch_size, few = (batch_size, 2) if jax.default_backend() == "cpu" else (1024, 20)
     timed = _trajectory(preset(name, dtype=dtype), batch_size, runs, method="ddpm", steps=few, guidance=1.0)
-    each, least = timed["median_s"] / few, floor(build(preset(name, dtype=dtype)), batch_size, machine)["sampling"]
+    each, least = timed["median_s"] / few, floor(build(preset(name, dtype=dtype)), batch_size, machine, "sampling")
     results[name] = {
         "n": batch_size, "steps": few, "trajectory": timed, "step_s": each,
         "floor": least, "step_over_floor": each / least["floor_s"],
