@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from sdit_jax import command_line
+from sdit_jax import command_line, files
 from sdit_jax.benchmarks.evaluation import bench_evaluate
 from sdit_jax.benchmarks.measure import machine
 from sdit_jax.benchmarks.operators import bench_lif, bench_wkv
@@ -48,7 +48,7 @@ def main() -> None:
     for name in WHAT.value:
         results[name] = BENCHMARKS[name]()
         print(name, json.dumps(results[name], indent=2), flush=True)
-        out.write_text(json.dumps(results, indent=2) + "\n")
+        files.write_json(out, results)
     print(out)
 
 

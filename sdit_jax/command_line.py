@@ -15,7 +15,8 @@ import jax
 from absl import app, flags
 
 from sdit_jax import memory
-from sdit_jax.config import InputError, cache_dir
+from sdit_jax.config import InputError
+from sdit_jax.files import cache_dir
 from sdit_jax.sharding.processes import STOPPED
 from sdit_jax.training.loop import Stopped, TrainingFailed
 
@@ -26,7 +27,7 @@ def run(main: Callable[..., None], required: Sequence[str] = (), positional: str
     With `positional`, its name for messages, the command takes one argument without dashes, and so does `main`.
 
     Compiled programs go to JAX_COMPILATION_CACHE_DIR, by default `compiled` in
-    config.cache_dir(); an empty value switches that off.
+    files.cache_dir(); an empty value switches that off.
     """
 
     def call(argv):

@@ -4,14 +4,10 @@ A config file is a Python file with `get_config(arg)` that returns `default_conf
 overridden on the command line with `--config.FIELD=VALUE`; the resolved configuration is saved in the run folder.
 """
 
-import fcntl
 import json
 import math
-import os
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -220,33 +216,6 @@ def parse_arg(arg: str | None, **defaults: bool | int | float | str) -> Config:
     return ml_collections.ConfigDict(values)
 
 
-def cache_dir() -> Path:
-    """Where what can be made again is kept: $SDIT_JAX_CACHE, by default ~/.cache/sdit_jax."""
-    return Path(os.environ.get("SDIT_JAX_CACHE") or "~/.cache/sdit_jax").expanduser()
-
-
-def make_folder(path: Path) -> None:
-    """Makes the folder where it is missing. Raises InputError where it cannot be written."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise InputError(f"{path}: the folder cannot be written ({error.strerror})") from None
-
-
-@contextmanager
-def only_user(folder: Path, does: str) -> Iterator[None]:
-    """Holds a folder for this process. Raises InputError where another one, which `does` something there, holds it."""
-    path = folder / ".lock"
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder}: another process {does}") from None
-        yield
-
-
 def with_defaults(config: Config) -> Config:
     """The configuration with those fields at their default that it does not have, as from before there were any."""
 
@@ -255,13 +224,6 @@ def with_defaults(config: Config) -> Config:
         return default | {name: merged(default.get(name), value) for name, value in found.items()} if both else found
 
     return ml_collections.ConfigDict(merged(default_config({}).to_dict(), config.to_dict()))
-
-
-def save(config: Config, path: Path) -> None:
-    """Writes the resolved configuration as JSON, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-    partial.replace(path)
 
 
 def load(workdir: Path) -> Config:

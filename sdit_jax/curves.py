@@ -7,12 +7,11 @@ metrics.jsonl, what evaluation calls it (of averaged weights where there are suc
 curves.png and curves.json.
 """
 
-import json
 from pathlib import Path
 
 from absl import flags
 
-from sdit_jax import command_line, config
+from sdit_jax import command_line, files
 from sdit_jax.laws.curves import draw, read_curves, to_json, to_markdown
 
 OUT = flags.DEFINE_string("out", "", "Folder to write.")
@@ -21,9 +20,9 @@ SCALARS = flags.DEFINE_list("scalars", ["loss"], "What to show, a panel each.")
 
 def main(folder: str) -> None:
     found, out = read_curves(Path(folder), SCALARS.value), Path(OUT.value)
-    config.make_folder(out)
+    files.make_folder(out)
     draw(found, out / "curves.png")
-    (out / "curves.json").write_text(json.dumps(to_json(found), indent=1) + "\n")
+    files.write_json(out / "curves.json", to_json(found))
     print(to_markdown(found), out / "curves.png", out / "curves.json", sep="\n")
 
 

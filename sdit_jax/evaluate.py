@@ -17,8 +17,8 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from sdit_jax import command_line, config
-from sdit_jax.config import InputError, only_user
+from sdit_jax import command_line, config, files
+from sdit_jax.config import InputError
 from sdit_jax.diffusion.samplers import SAMPLERS, STOCHASTIC
 from sdit_jax.evaluation.evaluate import evaluate
 from sdit_jax.evaluation.evaluators import DISTANCES, make_ruler
@@ -75,8 +75,8 @@ def _evaluate_run(run: Run) -> None:
     against = "" if own else f"_against_{_plain(name)}"
     how = f"{SAMPLER.value}{STEPS.value}_guidance{GUIDANCE.value:g}_n{N.value}_seed{SEED.value}{against}"
     out = Path(OUT.value or Path(WORKDIR.value, "evaluation", f"step{run.step}_{run.weights}_{how}"))
-    config.make_folder(out)
-    with only_user(out, "evaluates into this folder"):
+    files.make_folder(out)
+    with files.only_user(out, "evaluates into this folder"):
         subject = draw(
             run, out, n=N.value, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, seed=SEED.value,
             batch_size=BATCH_SIZE.value, progress=lambda batches: _progress(batches, "samples"),
@@ -94,8 +94,8 @@ def _evaluate_file(subject: Subject) -> None:
     references = _references(REFERENCE.value, DATA_DIR.value, ("train", "test"), H)
     rulers = _rulers(REFERENCE.value, len(subject.images), SAMPLES.value, references, C)
     out = Path(OUT.value or Path(SAMPLES.value).with_name(f"{Path(SAMPLES.value).stem}_against_{_plain(REFERENCE.value)}"))
-    config.make_folder(out)
-    with only_user(out, "evaluates into this folder"):
+    files.make_folder(out)
+    with files.only_user(out, "evaluates into this folder"):
         _write(out, subject, rulers, references, REFERENCE.value, None, None)
 
 

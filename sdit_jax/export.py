@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from sdit_jax import command_line, config
+from sdit_jax import command_line, files
 from sdit_jax.config import InputError
 from sdit_jax.sampling import weights
 from sdit_jax.sampling.run import open_run
@@ -28,7 +28,7 @@ def main() -> None:
     if out.suffix != weights.SUFFIX or out.is_dir():
         raise InputError(f"--out: found {out}, must be a {weights.SUFFIX} file")
     run = open_run(WORKDIR.value, WEIGHTS.value)
-    config.make_folder(out.parent)
+    files.make_folder(out.parent)
     weights.write(out, run.config, run.params, weights=run.weights, step=run.step, dtype=DTYPE.value)
     which = "averaged" if run.weights == "ema" else "raw"
     logging.getLogger("sdit_jax").info("%s weights of step %d, %s bytes", which, run.step, f"{out.stat().st_size:,}")

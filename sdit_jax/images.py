@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from sdit_jax.files import whole
+
 MARGIN = 2
 
 
@@ -48,10 +50,8 @@ def beside(left: np.ndarray, right: np.ndarray, gap: int = 32) -> np.ndarray:
 
 def save_npz(path: Path, images: np.ndarray, labels: np.ndarray, protocol: Mapping) -> None:
     """Writes images as arr_0, labels as labels and how they were made as JSON in protocol, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    with whole(path) as partial, partial.open("wb") as file:
         np.savez(file, images, labels=labels, protocol=np.array(json.dumps(protocol)))
-    partial.replace(path)
 
 
 def load_protocol(path: Path) -> dict | None:
@@ -66,6 +66,5 @@ def load_protocol(path: Path) -> dict | None:
 
 def save_png(picture: np.ndarray, path: Path) -> None:
     """Writes an RGB picture, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    Image.fromarray(picture).save(partial, format="PNG")
-    partial.replace(path)
+    with whole(path) as partial:
+        Image.fromarray(picture).save(partial, format="PNG")

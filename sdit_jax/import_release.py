@@ -12,7 +12,7 @@ from pathlib import Path
 import jax.numpy as jnp
 from absl import flags
 
-from sdit_jax import command_line, config
+from sdit_jax import command_line, config, files
 from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import InputError
 from sdit_jax.models import release
@@ -29,10 +29,10 @@ def main() -> None:
         raise InputError(f"--workdir: {workdir} already holds a run; name a new folder")
     run = config.default_config(model_config)
     run.data.name = ""  # Which data set it was, a checkpoint does not say.
-    config.make_folder(workdir)
+    files.make_folder(workdir)
     with Checkpoints(workdir) as checkpoints:
         checkpoints.save(TrainState(jnp.zeros((), jnp.int32), params, ema=None, optimizer={}))
-    config.save(run, workdir / "config.json")
+    files.write_json(workdir / "config.json", run.to_dict())
     print(workdir)
 
 

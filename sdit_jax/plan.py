@@ -11,13 +11,12 @@ taken at the rates their vendors state, of which programs are assumed to reach a
 come about, docs/plan.md how far they have been checked.
 """
 
-import json
 from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
-from sdit_jax import command_line
+from sdit_jax import command_line, files
 from sdit_jax.config import InputError
 from sdit_jax.costs import chips
 from sdit_jax.costs.prediction import advice, predict, weak_scaling
@@ -48,7 +47,7 @@ def main() -> None:
         print(f"\n{table(rows)}")
     if OUT.value:
         found = prediction.to_dict() | ({"weak_scaling": [row.to_dict() for row in rows]} if rows else {})
-        out.write_text(json.dumps(found, indent=2) + "\n")
+        files.write_json(out, found)
         print(f"\n{out}")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from sdit_jax import command_line, config, images
+from sdit_jax import command_line, config, files, images
 from sdit_jax.config import InputError
 from sdit_jax.data.sources import arrays
 from sdit_jax.diffusion.samplers import SAMPLERS, STOCHASTIC
@@ -39,7 +39,7 @@ def main() -> None:
     check_sampling(run.model, run.objective, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, prefix="--")
     labels = parse_labels(LABELS.value, N.value, run.model.num_classes)
     others = arrays.read(Path(BESIDE.value)).images if BESIDE.value else None
-    config.make_folder(out)
+    files.make_folder(out)
     logging.getLogger("sdit_jax").info("%s weights of step %d", "averaged" if run.weights == "ema" else "raw", run.step)
     sampler = make_sampler(
         run.model, run.objective, method=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from sdit_jax import command_line, config
+from sdit_jax import command_line, files
 from sdit_jax.laws import tables
 from sdit_jax.laws.analysis import analyse
 from sdit_jax.laws.collect import LOSSES, collect
@@ -29,16 +29,13 @@ SEED = flags.DEFINE_integer("seed", 0, "Of the bootstrap.", lower_bound=0)
 def main(folder: str) -> None:
     collected = collect(Path(folder), LOSS.value, KEEP_UNFINISHED.value)
     out = Path(OUT.value)
-    config.make_folder(out)
+    files.make_folder(out)
     analysis = analyse(collected, RESAMPLES.value, SEED.value)
     text = tables.to_markdown(analysis)
     draw(analysis, out / "scaling.png")
-    for name, written in (
-        ("scaling.json", tables.to_json(analysis)),
-        ("runs.csv", tables.to_csv(analysis)),
-        ("scaling.md", text),
-    ):
-        (out / name).write_text(written)
+    files.write_json(out / "scaling.json", tables.to_json(analysis))
+    files.write_text(out / "runs.csv", tables.to_csv(analysis))
+    files.write_text(out / "scaling.md", text)
     print(text + "\n".join(str(out / name) for name in ("scaling.json", "scaling.md", "scaling.png", "runs.csv")))
 
 

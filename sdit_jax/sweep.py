@@ -9,13 +9,12 @@ The same command goes on with what was stopped. --config.FIELD=VALUE holds for a
 others; they are named at the end, with exit code 1.
 """
 
-import json
 from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
-from sdit_jax import command_line, config
+from sdit_jax import command_line, files
 from sdit_jax.config import InputError
 from sdit_jax.training.loop import TrainingFailed, train_and_evaluate
 from sdit_jax.training.sweep import read_sweep, results, to_markdown, train_all
@@ -58,10 +57,8 @@ def _write_results(found: list[dict], path: Path) -> None:
             raise InputError(f"--scalars: found {name!r}, no run has it; there are {', '.join(sorted(known))}")
     if path.is_dir():
         raise InputError(f"--results: found {path}, which is a folder; name a file")
-    config.make_folder(path.parent)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(found, indent=1) + "\n")
-    partial.replace(path)
+    files.make_folder(path.parent)
+    files.write_json(path, found)
     print(to_markdown(found, SCALARS.value), path, sep="\n")
 
 

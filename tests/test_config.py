@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from sdit_jax import config
+from sdit_jax import config, files
 from sdit_jax.config import InputError, default_config
 from sdit_jax.models.presets import preset
 
@@ -170,12 +170,11 @@ def test_a_missing_field_is_refused(field):
 def test_a_saved_configuration_is_loaded_unchanged(tmp_path):
     fields = default_config(preset("digits", width=96))
     fields.optimizer.learning_rate = 3e-4
-    config.save(fields, tmp_path / "config.json")
+    files.write_json(tmp_path / "config.json", fields.to_dict())
     found = config.load(tmp_path)
     assert found.to_dict() == fields.to_dict()
     config.validate(found)
     assert json.loads((tmp_path / "config.json").read_text())["model"]["width"] == 96
-    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_a_run_folder_that_is_missing_empty_or_damaged_is_named(tmp_path):
@@ -187,11 +186,3 @@ def test_a_run_folder_that_is_missing_empty_or_damaged_is_named(tmp_path):
         (tmp_path / "config.json").write_bytes(damaged)
         with pytest.raises(InputError, match=f"^{re.escape(str(tmp_path / 'config.json'))}: damaged"):
             config.load(tmp_path)
-
-
-def test_a_run_folder_is_made_or_refused(tmp_path):
-    config.make_folder(tmp_path / "a" / "b")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InputError, match=re.escape(str(tmp_path / "file"))):
-        config.make_folder(tmp_path / "file" / "run")

@@ -16,6 +16,7 @@ FLOORS = {
 BESIDE = (
     "checkpoint",
     "config",
+    "files",
     "images",
     "memory",
     "sharding",

@@ -3,13 +3,12 @@
 import hashlib
 import json
 import logging
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from sdit_jax.config import cache_dir
+from sdit_jax.files import cache_dir, whole
 
 log = logging.getLogger(__name__)
 Arrays = dict[str, np.ndarray]
@@ -47,10 +46,5 @@ def read_arrays(path: Path) -> Arrays | None:
 def write_arrays(path: Path, arrays: Arrays) -> None:
     """Writes a file whole or not at all, also where several processes write it at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]

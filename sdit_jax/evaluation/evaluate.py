@@ -1,10 +1,10 @@
 """Images against real ones: every score by every ruler and reference, each with its protocol, beside its yardsticks."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from sdit_jax import files
 from sdit_jax.config import InputError
 from sdit_jax.data.datasets import Images
 from sdit_jax.evaluation import compare
@@ -35,11 +35,7 @@ class Evaluation:
 
     def save(self, path: Path, **more: object) -> None:
         """Writes all of it as JSON, whole or not at all."""
-        partial = path.with_suffix(".partial")
-        partial.write_text(
-            json.dumps({**more, "values": self.values, "yardsticks": self.yardsticks}, indent=2, allow_nan=False) + "\n"
-        )
-        partial.replace(path)
+        files.write_json(path, {**more, "values": self.values, "yardsticks": self.yardsticks})
 
 
 def evaluate(

@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from sdit_jax.files import whole
+
 INK, MUTED = "#1b1b1f", "#6f6f78"
 STYLE: dict[Any, Any] = {
     "font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": MUTED, "axes.labelcolor": INK,
@@ -29,7 +31,8 @@ def draw_panels(path: Path, panels: Sequence, fill: Callable[[Axes, Any], None])
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             fill(axes, panel)
             _few_ticks(axes)
-        figure.savefig(path, dpi=160)
+        with whole(path) as partial:
+            figure.savefig(partial, format="png", dpi=160)
 
 
 def _few_ticks(axes):

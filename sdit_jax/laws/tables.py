@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import io
-import json
 
 from sdit_jax.laws.analysis import VARIABLES, Analysis
 from sdit_jax.laws.collect import Run
@@ -20,27 +19,24 @@ def row(analysis: Analysis, run: Run) -> dict:
     return found
 
 
-def to_json(analysis: Analysis) -> str:
+def to_json(analysis: Analysis) -> dict:
     """All runs and numbers, with how they were had."""
-    return json.dumps(
-        {
-            "loss": analysis.loss,
-            "runs": [row(analysis, run) for run in analysis.runs],
-            "law": analysis.law and dataclasses.asdict(analysis.law),
-            "numbers": analysis.numbers,
-            "intervals": {"level": 0.95, "by": "percentiles of a bootstrap over runs", "resamples": analysis.resamples,
-                "seed": analysis.seed, "values": analysis.intervals},
-            "flops_per_image": dict(zip(("k", "exponent_N"), analysis.cost, strict=True)),
-            "isoflop": {"timesteps": analysis.timesteps, "growth": analysis.growth,
-                "valleys": [
-                    dataclasses.asdict(valley) | {"runs": [analysis.runs[place].name for place in valley.runs]}
-                    for valley in analysis.valleys
-                ]},
-            "notes": analysis.notes,
-            "versions": versions(),
-        },
-        indent=1,
-    )  # fmt: skip
+    return {
+        "loss": analysis.loss,
+        "runs": [row(analysis, run) for run in analysis.runs],
+        "law": analysis.law and dataclasses.asdict(analysis.law),
+        "numbers": analysis.numbers,
+        "intervals": {"level": 0.95, "by": "percentiles of a bootstrap over runs", "resamples": analysis.resamples,
+            "seed": analysis.seed, "values": analysis.intervals},
+        "flops_per_image": dict(zip(("k", "exponent_N"), analysis.cost, strict=True)),
+        "isoflop": {"timesteps": analysis.timesteps, "growth": analysis.growth,
+            "valleys": [
+                dataclasses.asdict(valley) | {"runs": [analysis.runs[place].name for place in valley.runs]}
+                for valley in analysis.valleys
+            ]},
+        "notes": analysis.notes,
+        "versions": versions(),
+    }  # fmt: skip
 
 
 def to_csv(analysis: Analysis) -> str:

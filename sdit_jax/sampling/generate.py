@@ -13,6 +13,7 @@ from sdit_jax import images, sharding
 from sdit_jax.diffusion.guidance import guided
 from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.samplers import normal, sample
+from sdit_jax.files import whole
 from sdit_jax.models import SDiT, cast_weights
 
 
@@ -95,10 +96,8 @@ def _read(path, batch_size):
 def _write(path, batch):
     if path and jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with whole(path) as partial, partial.open("wb") as file:
             np.save(file, batch)
-        partial.replace(path)
 
 
 def example_labels(n: int, num_classes: int) -> np.ndarray:

@@ -26,6 +26,7 @@ from safetensors.numpy import save
 from sdit_jax import config as fields
 from sdit_jax.config import Config, InputError
 from sdit_jax.data.sources import without_place
+from sdit_jax.files import whole
 from sdit_jax.models import build, initial_params
 
 FORMAT = "sdit_jax 1"
@@ -65,9 +66,8 @@ def write(path: Path, config: Config, params: Any, *, weights: str, step: int, d
     arrays = {name: _rounded(np.asarray(leaf), name, dtype) for name, leaf in flatten_dict(params, sep="/").items()}
     text = json.dumps(portable(config).to_dict(), sort_keys=True)
     file = save(arrays, {"config": text, "format": FORMAT, "step": str(step), "weights": weights})
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(_in_order(file))
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_bytes(_in_order(file))
 
 
 def _rounded(array, name, dtype):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from sdit_jax import config as fields
-from sdit_jax import images, sharding
+from sdit_jax import files, images, sharding
 from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import Config, InputError
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
@@ -56,7 +56,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
     if dry_run:
         print(config, plan.overview(), plan.headline(), plan.describe(), "dry run: nothing was written", sep="\n")
         return None
-    fields.make_folder(workdir)
+    files.make_folder(workdir)
     writes = jax.process_index() == 0  # Logs and pictures; checkpoints are written by all.
     log.info("%s", plan.headline())
     if not writes:
@@ -67,7 +67,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())  # First in, last out: it listens until the last save is finished.
         if writes:
-            stack.enter_context(fields.only_user(workdir, "is training in this run folder"))
+            stack.enter_context(files.only_user(workdir, "is training in this run folder"))
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep, plan.checkpoint_every))
         state = plan.new_state()
         state = checkpoints.restore(like=state) or state
@@ -76,7 +76,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
             log.info("%s has already reached step %d of %d: nothing to do", workdir, start, plan.total_steps)
             return state
         if writes:
-            fields.save(config, workdir / "config.json")
+            files.write_json(workdir / "config.json", config.to_dict())
         log.info("starting at step %d: compiling", start)
 
         # 3. What happens at every step, and now and then.

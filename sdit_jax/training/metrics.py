@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from sdit_jax.files import write_text
+
 
 class MetricWriter:
     """Writes scalars, images, histograms and hyperparameters of a run folder.
@@ -23,9 +25,7 @@ class MetricWriter:
         self.path = workdir / "metrics.jsonl"
         if self.path.exists():
             kept = [line for at, line in _whole_lines(self.path) if at <= step]
-            partial = self.path.with_suffix(".partial")
-            partial.write_text("".join(kept))
-            partial.replace(self.path)
+            write_text(self.path, "".join(kept))
         self.lines = self.path.open("a")
         self.events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from sdit_jax.checkpoint import Checkpoints
-from sdit_jax.config import InputError, only_user
+from sdit_jax.config import InputError
+from sdit_jax.files import only_user
 from sdit_jax.sharding.processes import STOPPED
 from sdit_jax.training.loop import TrainingFailed, check_health, train_and_evaluate
 from sdit_jax.training.plan import make_plan

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdit_jax.config import InputError, cache_dir, make_folder
+from sdit_jax.config import InputError
 from sdit_jax.data.sources.originals import CIFAR_FILES, IDX_FILES
+from sdit_jax.files import cache_dir, make_folder
 
 IDX_NAMES = [f"{name}.gz" for split in IDX_FILES.values() for name in split[:2]]
 CIFAR_NAMES = [name for split in CIFAR_FILES.values() for name in split]

@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from sdit_jax.config import InputError, make_folder
+from sdit_jax.config import InputError
 from sdit_jax.data.datasets import Images
 from sdit_jax.data.sources import originals
 from sdit_jax.data.sources.archives import originals_of
+from sdit_jax.files import make_folder
 
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

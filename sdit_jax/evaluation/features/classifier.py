@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from sdit_jax import files
 from sdit_jax.config import InputError
 
 SHIPPED = ("digits", "mnist", "fashion_mnist", "cifar10")
@@ -72,10 +73,8 @@ def save(path: Path, trained: Trained) -> None:
         "num_classes": trained.model.num_classes, "widths": trained.model.widths, "image_size": trained.image_size,
         "channels": trained.channels,
     }  # fmt: skip
-    partial_path = path.with_suffix(".partial")
-    with partial_path.open("wb") as file:
+    with files.whole(path) as partial_path, partial_path.open("wb") as file:
         np.savez_compressed(file, **arrays, header=np.array(json.dumps(header)))  # pyright: ignore[reportArgumentType]
-    partial_path.replace(path)
 
 
 def load(name: str) -> Trained:

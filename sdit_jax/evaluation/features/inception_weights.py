@@ -10,7 +10,7 @@ import numpy as np
 import pooch
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from sdit_jax import config
+from sdit_jax import files
 from sdit_jax.config import InputError
 from sdit_jax.evaluation.features.inception import SIZE, Inception
 
@@ -25,8 +25,8 @@ def fetch() -> Path:
 
     Raises InputError where that fails, as it does offline.
     """
-    folder = config.cache_dir() / "weights"
-    config.make_folder(folder)
+    folder = files.cache_dir() / "weights"
+    files.make_folder(folder)
     try:
         return Path(pooch.retrieve(URL, f"sha256:{SHA256}", URL.rpartition("/")[2], folder, progressbar=True))
     except (OSError, ValueError) as error:

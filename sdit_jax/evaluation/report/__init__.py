@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from sdit_jax.config import InputError
+from sdit_jax import files
 from sdit_jax.evaluation.neighbours import Neighbours
 from sdit_jax.evaluation.report import charts
 from sdit_jax.evaluation.report.ladder import ladders, meaning
@@ -62,14 +62,7 @@ class Report:
 
 def write_report(path: Path, report: Report) -> None:
     """Writes the page, whole or not at all. Raises InputError where the file cannot be written."""
-    page = render(report)
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    files.write_text(path, render(report))
 
 
 def render(report: Report) -> str:

@@ -1,0 +1,52 @@
+"""Files are whole or as they were before, JSON is JSON, and a folder that cannot be written is refused by name."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from sdit_jax import files
+from sdit_jax.config import InputError
+
+
+def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
+    path = tmp_path / "numbers.json"
+    path.write_text("before")
+    with pytest.raises(RuntimeError), files.whole(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_at_once_leave_the_text_of_the_last_one(tmp_path):
+    path = tmp_path / "numbers.json"
+    with files.whole(path) as first:
+        first.write_text("first")
+        with files.whole(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+    value = {"loss": [1.5, float("nan"), np.float64("inf")], "runs": ({"law": -float("inf"), "n": 3},), "name": "NaN"}
+    files.write_json(tmp_path / "found.json", value)
+    refuse = lambda name: pytest.fail(f"{name} is not JSON")
+    found = json.loads((tmp_path / "found.json").read_text(), parse_constant=refuse)
+    assert found == {"loss": [1.5, None, None], "runs": [{"law": None, "n": 3}], "name": "NaN"}
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(InputError, match=f"^{re.escape(str(tmp_path / 'taken'))}: cannot be written"):
+        files.write_json(tmp_path / "taken", {})
+    assert list((tmp_path).iterdir()) == [tmp_path / "taken"]
+
+
+def test_a_run_folder_is_made_or_refused(tmp_path):
+    files.make_folder(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=re.escape(str(tmp_path / "file"))):
+        files.make_folder(tmp_path / "file" / "run")
