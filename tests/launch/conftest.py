@@ -52,7 +52,7 @@ class Checkout:
         return [line for line in lines if line.split()[0] == name or not name]
 
     def start(self, *command, cwd=None, **environment):
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "JAX", "EXTRAS"))}
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "JAX", "EXTRAS", "PYTHON"))}
         environment = own | {"PATH": f"{self.bin}:/usr/bin:/bin", "PAUSE": "0", "POLL": "0"} | environment
         return subprocess.Popen(
             [sys.executable, "-c", HEARS, "bash", *map(str, command)], cwd=cwd or self.path, env=environment, text=True,
@@ -61,7 +61,10 @@ class Checkout:
 
     def run(self, *command, cwd=None, **environment):
         process = self.start(*command, cwd=cwd, **environment)
-        stdout, stderr = process.communicate(timeout=60)
+        try:
+            stdout, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     def wait_for(self, name, seconds=20):

@@ -134,14 +134,14 @@ def test_linear_recurrences_are_exact_up_to_the_range_that_they_admit(bidirectio
     k[0], k[1] = reach * np.stack([ramp, 1 - ramp, leaps], 1), reach * np.stack([leaps, ramp, 1 - ramp], 1)
     start = WKVState(*arrays[4:]) if arrays[4:] else initial_state(B, C)
     assert linear.fits(u, jnp.asarray(k), start)[0]
-    found, reference = (
-        pulled(lambda *a, n=name: ours(n, *a, bidirectional=bidirectional), arrays, cotangents)
-        for name in ("linear", "sequential")
-    )
+    found = pulled(lambda *a: ours("linear", *a, bidirectional=bidirectional), arrays, cotangents)
     expected = pulled_in_float64(arrays, cotangents, bidirectional=bidirectional)
+    # Keys near 58 are known to 2e-6 in float32: how far their last bit moves the exact answer bounds what any form can do.
+    k[:] = np.nextafter(k, np.random.default_rng(5).choice(np.float32([-np.inf, np.inf]), k.shape))
+    moved = pulled_in_float64(arrays, cotangents, bidirectional=bidirectional)
     off = lambda a, b: np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b)
-    for a, b, c in zip(found, reference, expected, strict=True):  # Float32 keeps keys near 58 to 2e-6, in any form.
-        assert off(a, c) <= max(5e-6, 2 * off(b, c))
+    for a, b, c in zip(found, moved, expected, strict=True):
+        assert off(a, c) <= max(5e-6, 4 * off(b, c))
 
 
 def test_keys_beyond_that_range_take_the_safe_road():
