@@ -75,13 +75,13 @@ def _evaluate_run(run: Run) -> None:
     against = "" if own else f"_against_{_plain(name)}"
     how = f"{SAMPLER.value}{STEPS.value}_guidance{GUIDANCE.value:g}_n{N.value}_seed{SEED.value}{against}"
     out = Path(OUT.value or Path(WORKDIR.value, "evaluation", f"step{run.step}_{run.weights}_{how}"))
+    energy = energy_of(run, references[split], STEPS.value, GUIDANCE.value)
     files.make_folder(out)
     with files.only_user(out, "evaluates into this folder"):
         subject = draw(
             run, out, n=N.value, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value, seed=SEED.value,
             batch_size=BATCH_SIZE.value, progress=lambda batches: _progress(batches, "samples"),
         )  # fmt: skip
-        energy = energy_of(run, references[split], STEPS.value, GUIDANCE.value)
         _write(out, subject, rulers, references, name, run if own else None, energy)
 
 

@@ -17,8 +17,8 @@ from sdit_jax.config import InputError
 from sdit_jax.data.sources import arrays
 from sdit_jax.diffusion.samplers import SAMPLERS, STOCHASTIC
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
-from sdit_jax.sampling.protocol import sampling_protocol
-from sdit_jax.sampling.run import Run, check_sampling, open_run
+from sdit_jax.sampling.protocol import IN_TURN, labels_told, sampling_protocol
+from sdit_jax.sampling.run import check_sampling, open_run
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder, .safetensors file, or pretrained:NAME.")
 OUT = flags.DEFINE_string("out", "", "Folder for samples.npz and grid.png; made if missing.")
@@ -51,7 +51,7 @@ def main() -> None:
     )  # fmt: skip
     protocol = sampling_protocol(
         run, n=N.value, sampler=SAMPLER.value, steps=STEPS.value, guidance=GUIDANCE.value,
-        labels=_said(run), seed=SEED.value,
+        labels=labels_told(run.model, GUIDANCE.value, ",".join(LABELS.value) or IN_TURN), seed=SEED.value,
     )  # fmt: skip
     images.save_npz(out / "samples.npz", made, labels, protocol)
     picture = images.grid(made) if others is None else images.beside(images.grid(others), images.grid(made))
@@ -59,16 +59,10 @@ def main() -> None:
     print(out / "samples.npz", out / "grid.png", sep="\n")
 
 
-def _said(run: Run) -> str:
-    """What a protocol says of the labels."""
-    ignored = run.model.num_classes == 0 or GUIDANCE.value == 0
-    return "none" if ignored else ",".join(LABELS.value) or "each in turn"
-
-
 def parse_labels(texts: list[str], n: int, num_classes: int) -> np.ndarray:
     """The flag's labels repeated to n images, 0, 1, 2, ... where there are none. Raises InputError for one out of range."""
     if not texts:
-        return example_labels(n, num_classes).astype(np.int32)
+        return example_labels(n, num_classes)
     for text in texts:
         if not (text.isascii() and text.strip().isdigit()) or int(text) >= num_classes:
             allowed = f"0..{num_classes - 1}" if num_classes else "none, the model has no labels"

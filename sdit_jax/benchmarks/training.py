@@ -125,7 +125,7 @@ def _trajectory(model_config, n, runs, *, method, steps, guidance):
     model, process = build(model_config), default_config(model_config).diffusion
     params = jax.jit(lambda: initial_params(model, 0))()
     sampler = make_sampler(model, make_objective(process), method=method, steps=steps, guidance=guidance, clip_x0=True)
-    labels_B, index_B = example_labels(n, model.num_classes).astype(np.int32), np.arange(n, dtype=np.int32)
+    labels_B, index_B = example_labels(n, model.num_classes), np.arange(n, dtype=np.int32)
     inputs = [(params, labels_B, index_B, np.uint32(seed)) for seed in range(3)]
     return seconds(sampler, rotating(*inputs), runs, warmup=1)
 

@@ -25,7 +25,7 @@ from sdit_jax.evaluation.reference import check_enough, make_reference, spaced
 from sdit_jax.evaluation.subject import load_references
 from sdit_jax.models import SDiT
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
-from sdit_jax.sampling.protocol import config_sha256, versions
+from sdit_jax.sampling.protocol import config_sha256, labels_told, versions
 from sdit_jax.sampling.run import check_sampling
 
 Evaluator = Callable[[Any], Iterator[tuple[str, float]]]
@@ -78,7 +78,7 @@ def make_evaluator(config: Config, model: SDiT, objective: Objective, mesh: Mesh
 
     protocol = {
         **chosen.to_dict(), "size": [model.image_size, model.image_size, model.channels], "seed": config.seed,
-        "labels": "each in turn" if model.num_classes else "none", "ema": config.ema.to_dict(),
+        "labels": labels_told(model, chosen.guidance), "ema": config.ema.to_dict(),
         "references": {split: {"source": data.name, "n": len(x), "sha256": x.fingerprint} for split, x in references.items()},
         "features": [ruler.facts for ruler in rulers], "config_sha256": config_sha256(config), "versions": versions(),
     }  # fmt: skip
@@ -108,7 +108,7 @@ def _distances(config, model, objective, mesh, rulers, references) -> Evaluator:
         clip_x0=config.diffusion.clip_x0, mesh=mesh,
     )  # fmt: skip
     labels = example_labels(chosen.n, model.num_classes)
-    meant = model.num_classes and chosen.guidance != 0
+    meant = labels_told(model, chosen.guidance) != "none"
 
     def evaluate(params):
         made = generate(sampler, params, labels, seed=config.seed, batch_size=chosen.batch_size)

@@ -15,6 +15,7 @@ from sdit_jax.diffusion.samplers import visited
 from sdit_jax.evaluation import neighbours
 from sdit_jax.evaluation.energy import measure_energy
 from sdit_jax.evaluation.evaluate import Evaluation
+from sdit_jax.evaluation.features import match_channels
 from sdit_jax.evaluation.probe import denoising, probe
 from sdit_jax.evaluation.reference import spaced
 from sdit_jax.evaluation.report import Report
@@ -33,10 +34,11 @@ NO_NEURONS = "the network has no spiking neurons"
 def energy_of(run: Run, real: Images, steps: int, guidance: float) -> dict:
     """Energy per forward pass and per generated image, as JSON; rates are those of a few images at the middle timestep."""
     chosen = spaced(len(real), ENERGY_IMAGES)
-    x_0 = images.from_uint8(jnp.asarray(to_channels(real.images[chosen], run.model.channels)))
+    x_0 = images.from_uint8(jnp.asarray(match_channels(real.images[chosen], run.model.channels)))
+    labels = np.minimum(real.labels[chosen], run.model.num_classes)  # Another data set's may be more: then of no class.
     t = jnp.full(len(x_0), len(run.objective.schedule) // 2)
     x_t = add_noise(run.objective.schedule, x_0, t, jax.random.normal(jax.random.key(0), x_0.shape))
-    found = measure_energy(run.model, run.params, x_t, t, jnp.asarray(real.labels[chosen]) if run.model.num_classes else None)
+    found = measure_energy(run.model, run.params, x_t, t, jnp.asarray(labels) if run.model.num_classes else None)
     return found.to_dict() | {"per_image": found.per_image(steps, guidance)}
 
 

@@ -16,7 +16,7 @@ from sdit_jax.data import sources
 from sdit_jax.data.datasets import Images
 from sdit_jax.data.sources import arrays
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
-from sdit_jax.sampling.protocol import sampling_protocol
+from sdit_jax.sampling.protocol import labels_told, sampling_protocol
 from sdit_jax.sampling.run import Run
 
 log = logging.getLogger(__name__)
@@ -39,11 +39,9 @@ def draw(
 
     Finished batches are kept on the way, so that drawing goes on where it was stopped.
     """
-    classes = run.model.num_classes
-    labels = example_labels(n, classes).astype(np.int32)
-    asked = labels if classes and guidance != 0 else None  # Guidance 0 ignores them.
-    how = {"sampler": sampler, "steps": steps, "guidance": guidance, "seed": seed}
-    protocol = sampling_protocol(run, n=n, labels="none" if asked is None else "each in turn", **how)
+    labels, told = example_labels(n, run.model.num_classes), labels_told(run.model, guidance)
+    asked = None if told == "none" else labels
+    protocol = sampling_protocol(run, n=n, sampler=sampler, steps=steps, guidance=guidance, labels=told, seed=seed)
     path = out / "samples.npz"
     if images.load_protocol(path) == protocol:
         log.info("%s: samples are there already", path)

@@ -102,4 +102,4 @@ def _write(path, batch):
 
 def example_labels(n: int, num_classes: int) -> np.ndarray:
     """Labels 0, 1, 2, ... over and over, one per image."""
-    return np.arange(n) % max(1, num_classes)
+    return np.arange(n, dtype=np.int32) % max(1, num_classes)

@@ -10,9 +10,11 @@ import jax
 import numpy as np
 
 from sdit_jax.config import Config
+from sdit_jax.models import SDiT
 from sdit_jax.sampling.run import Run
 from sdit_jax.sampling.weights import portable
 
+IN_TURN = "each in turn"
 PACKAGES = ("sdit_jax", "jax", "jaxlib", "flax", "numpy", "scipy")
 
 
@@ -33,6 +35,11 @@ def weights_sha256(params: Any) -> str:
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+def labels_told(model: SDiT, guidance: float, told: str = IN_TURN) -> str:
+    """What a protocol says of labels: guidance 0 ignores them."""
+    return told if model.num_classes and guidance != 0 else "none"
 
 
 def sampling_protocol(run: Run, *, n: int, sampler: str, steps: int, guidance: float, labels: str, seed: int) -> dict:

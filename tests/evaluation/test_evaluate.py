@@ -218,3 +218,17 @@ def test_other_weights_are_another_protocol(small, trained, tmp_path):
     assert first.protocol["weights_sha256"] != other.protocol["weights_sha256"]
     assert (first.images != other.images).any()
     assert draw(run, tmp_path, **how).protocol == first.protocol and not list(tmp_path.glob("*.partial"))
+
+
+def test_energy_is_told_of_images_with_other_channels_and_more_classes(trained):
+    """Grey ones repeated or colours averaged; a label that the network does not know is that of no class, and no NaN."""
+    from sdit_jax.evaluation.portrait import energy_of
+    from sdit_jax.sampling.run import open_run
+
+    run = open_run(trained.workdir)
+    size, channels, classes = run.model.image_size, run.model.channels, run.model.num_classes
+    pixels = np.random.default_rng(0).integers(0, 256, (8, size, size, 1), np.uint8)
+    other = pixels if channels == 3 else np.repeat(pixels, 3, -1)
+    own = np.repeat(pixels, channels, -1)
+    energy = lambda images, label: energy_of(run, Images(images, np.full(8, label, np.int32)), 20, 1.0)
+    assert energy(other, classes + 3) == energy(own, classes)

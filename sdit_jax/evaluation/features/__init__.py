@@ -44,7 +44,7 @@ class Extracted:
 
 
 def classifier_features(name: str) -> Features:
-    """Features of a small classifier (see `evaluation.classifier`): a shipped one by its data set's name, or a file."""
+    """Features of a small classifier (`evaluation.features.classifier`): a shipped one by its data set's name, or a file."""
     trained = classifier.load(name)
     size = trained.image_size
 

@@ -1,4 +1,4 @@
-"""Trains the classifiers that `evaluation.classifier` ships, on real training splits."""
+"""Trains the classifiers that `evaluation.features.classifier` ships, on real training splits."""
 
 import logging
 from functools import partial

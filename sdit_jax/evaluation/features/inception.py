@@ -2,7 +2,7 @@
 
 It is Inception v3 (Szegedy et al. 2015, arXiv 1512.00567) but for three things: average pooling leaves its padding out of the
 mean, the last block pools by maximum, and there are 1008 classes. Modules and parameters have the names of pytorch-fid's
-weights, which `evaluation.inception_weights` reads.
+weights, which `evaluation.features.inception_weights` reads.
 """
 
 from collections.abc import Mapping
