@@ -1,6 +1,5 @@
 """Training, in reading order."""
 
-import json
 import logging
 import math
 import sys
@@ -134,7 +133,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
                 if draws:
                     writer.write_images(step, {"samples": draw(step, state)})
                 if evaluates:
-                    writer.write_scalars(step, _evaluated(plan, state, workdir if writes else None))
+                    writer.write_scalars(step, _evaluated(plan, state, writer))
                 writer.flush()
                 clock += time.monotonic() - began
                 progress.restart_clock()
@@ -186,10 +185,10 @@ def check_health(step: int, health: Health, state: TrainState, checkpoints: Chec
     return terms["loss"]
 
 
-def _evaluated(plan: Plan, state: TrainState, workdir: Path | None) -> dict[str, float]:
+def _evaluated(plan: Plan, state: TrainState, writer: MetricWriter) -> dict[str, float]:
     """All that the evaluators say of the averaged and of the raw weights, as evaluation/ema/NAME and evaluation/raw/NAME.
 
-    With a folder, the same goes to its `evaluation.jsonl` with its protocol, one line per step and kind of weights.
+    The same is written with its protocol, a record per step and kind of weights.
     """
     scalars, evaluate = {}, plan.evaluate
     assert evaluate is not None
@@ -198,10 +197,7 @@ def _evaluated(plan: Plan, state: TrainState, workdir: Path | None) -> dict[str,
             continue
         values = dict(evaluate(sharding.local(params, plan.mesh)))
         scalars |= {f"evaluation/{weights}/{name}": value for name, value in values.items()}
-        if workdir:
-            record = {"step": int(state.step), "weights": weights, "values": values, "protocol": evaluate.protocol}
-            with (workdir / "evaluation.jsonl").open("a") as lines:
-                lines.write(json.dumps(record) + "\n")
+        writer.write_evaluation(int(state.step), {"weights": weights, "values": values, "protocol": evaluate.protocol})
     log.info("%s", ", ".join(f"{name.removeprefix('evaluation/')} {value:.4g}" for name, value in scalars.items()))
     return scalars
 

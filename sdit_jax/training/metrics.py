@@ -22,10 +22,9 @@ class MetricWriter:
     """
 
     def __init__(self, workdir: Path, step: int):
-        self.path = workdir / "metrics.jsonl"
-        if self.path.exists():
-            kept = [line for at, line in _whole_lines(self.path) if at <= step]
-            write_text(self.path, "".join(kept))
+        self.path, self.evaluations = workdir / "metrics.jsonl", workdir / "evaluation.jsonl"
+        for path in filter(Path.exists, (self.path, self.evaluations)):
+            write_text(path, "".join(line for at, line in _whole_lines(path) if at <= step))
         self.lines = self.path.open("a")
         self.events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
 
@@ -39,6 +38,11 @@ class MetricWriter:
         """Pictures, uint8 (H, W, 3)."""
         for name, picture in images.items():
             self.events.add_image(name, picture, step, dataformats="HWC")
+
+    def write_evaluation(self, step: int, record: Mapping[str, object]) -> None:
+        """What evaluators say of one kind of weights, a line of `evaluation.jsonl`."""
+        with self.evaluations.open("a") as lines:
+            lines.write(json.dumps({"step": step, **record}) + "\n")
 
     def write_histograms(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         for name, array in arrays.items():
@@ -61,9 +65,6 @@ class NoWriter:
 
     def __getattr__(self, name):
         return lambda *_: None
-
-    def close(self) -> None:
-        pass
 
 
 def read_scalars(path: Path) -> dict[int, dict[str, float]]:

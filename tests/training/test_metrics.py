@@ -35,6 +35,16 @@ def test_reopening_drops_what_was_not_saved_and_what_was_damaged(tmp_path):
     assert steps(tmp_path) == [1, 2, 3]
 
 
+def test_an_evaluation_that_is_done_again_stands_once(tmp_path):
+    for start in (0, 2):  # Killed after step 4, whose checkpoint was not saved.
+        writer = MetricWriter(tmp_path, start)
+        for step in range(start + 2, 5, 2):
+            writer.write_evaluation(step, {"weights": "ema", "values": {"fid": 3.0}})
+        writer.close()
+    records = [json.loads(line) for line in (tmp_path / "evaluation.jsonl").read_text().splitlines()]
+    assert [(record["step"], record["values"]) for record in records] == [(2, {"fid": 3.0}), (4, {"fid": 3.0})]
+
+
 def test_everything_reaches_tensorboard(tmp_path):
     writer = MetricWriter(tmp_path, 0)
     assert isinstance(writer.events, SummaryWriter)
