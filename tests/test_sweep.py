@@ -163,3 +163,15 @@ def test_a_stop_ends_the_sweep_and_a_failure_does_not(small, config_file, tmp_pa
     with pytest.raises(Stop):
         sweep.train_all(runs, tmp_path)
     assert seen == [1, 3, 2]
+
+
+def test_a_run_killed_before_it_wrote_its_configuration_is_trained_again(small, config_file, tmp_path, monkeypatch):
+    runs, seen = sweep.read_sweep(str(config_file('yield {"seed": 5}')), small.config()), []
+    (tmp_path / runs[0].name / "checkpoints").mkdir(parents=True)
+    monkeypatch.setattr(sweep, "train_and_evaluate", lambda config, workdir: seen.append(config.seed))
+    assert sweep.train_all(runs, tmp_path) == {} and seen == [5]
+
+
+def test_a_field_inside_of_a_value_is_refused_by_the_name_of_that_value(small):
+    with pytest.raises(InputError, match=r"^config\.evaluation\.n\.x: unknown field; config\.evaluation\.n is no group$"):
+        sweep.overridden(small.config(), {"evaluation.n.x": 1})

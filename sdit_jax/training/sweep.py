@@ -113,10 +113,10 @@ def overridden(base: Config, overrides: Mapping) -> Config:
     for name, value in overrides.items():
         *groups, field = str(name).split(".")
         group = changed
-        for part in groups:
+        for depth, part in enumerate(groups, 1):
             group = group.setdefault(part, {})
             if not isinstance(group, dict):
-                raise InputError(f"config.{name}: unknown field; config.{name[: name.index(part) + len(part)]} is no group")
+                raise InputError(f"config.{name}: unknown field; config.{'.'.join(groups[:depth])} is no group")
         group[field] = value
     return ml_collections.ConfigDict(changed)
 
@@ -143,7 +143,8 @@ def _folder(index, name, overrides):
 
 def _finished(run, folder):
     """Whether the folder holds this run at its end; `train_and_evaluate` is to judge one that is not the same."""
-    if not (folder / "checkpoints").is_dir() or fields.load(folder).to_dict() != run.config.to_dict():
+    there = (folder / "config.json").is_file() and (folder / "checkpoints").is_dir()
+    if not there or fields.load(folder).to_dict() != run.config.to_dict():
         return False
     with Checkpoints(folder) as checkpoints:
         return (checkpoints.newest() or 0) >= total_steps(run.config)
