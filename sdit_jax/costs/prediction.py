@@ -10,6 +10,7 @@ fsdp x tensor chips, over that on more chips, if communication is hidden as far 
 
 import dataclasses
 import math
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -159,11 +160,12 @@ def scaled(prediction: Prediction, devices: int) -> Prediction:
 
 
 def weak_scaling(prediction: Prediction, most: int = 4096) -> list[Prediction]:
-    """Twice as many chips each time, from the smallest mesh of the layout to `most`."""
-    least, rows = prediction.sizes["fsdp"] * prediction.sizes["tensor"], []
-    while least <= most:
-        rows.append(scaled(prediction, least))
-        least *= 2
+    """Twice as many chips each time, from the smallest mesh of the layout to `most`; without those that cannot be joined so."""
+    devices, rows = prediction.sizes["fsdp"] * prediction.sizes["tensor"], []
+    while devices <= most:
+        with suppress(InputError):
+            rows.append(scaled(prediction, devices))
+        devices *= 2
     return rows
 
 

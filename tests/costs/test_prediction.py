@@ -39,6 +39,11 @@ def test_weak_scaling_is_what_a_prediction_for_as_many_chips_says(real, one):
     assert one.efficiency == (1, 1)
 
 
+def test_weak_scaling_ends_where_chips_cannot_be_joined(real):
+    alone = predict(real.config(batch_size=8), A100, 1)
+    assert [row.devices for row in weak_scaling(alone)] == [1, 2, 4, 8]  # The network between nodes is not known.
+
+
 @pytest.mark.parametrize(
     ("chip", "devices", "slices", "fields", "message"),
     [
