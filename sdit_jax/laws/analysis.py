@@ -1,6 +1,7 @@
 """All that finished runs tell together: the law, valleys, and in a line each what could not be had."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -28,14 +29,15 @@ class Analysis:
     intervals: dict[str, tuple[float, float]]
     resamples: int
     seed: int
-    cost: tuple[float, float]
+    cost: tuple[float, float] | None  # None where all networks are of one size.
     valleys: list[Valley]
     growth: float | None
     notes: list[str]
 
     def flops(self, N):
         """FLOPs of an image of a network of N parameters: k N^p through the runs, with (k, p) in `cost`."""
-        return self.cost[0] * N ** self.cost[1]
+        k, p = self.cost or (math.nan, 0.0)
+        return k * N**p
 
 
 def analyse(collected: Collected, resamples: int, seed: int) -> Analysis:
@@ -48,7 +50,7 @@ def analyse(collected: Collected, resamples: int, seed: int) -> Analysis:
     flops = np.array([run.flops for run in runs])
     x, missing = choose_variables(values)
     notes += missing
-    p, log_k = np.polyfit(np.log(values["N"]), np.log(flops / values["D"]), 1) if "N" in x else (0.0, 0.0)
+    p, log_k = np.polyfit(np.log(values["N"]), np.log(flops / values["D"]), 1) if "N" in x else (0.0, None)
 
     law, numbers, intervals = None, {}, {}
     try:
@@ -57,8 +59,8 @@ def analyse(collected: Collected, resamples: int, seed: int) -> Analysis:
         notes.append(f"no law is fitted: {error}")
     if law:
         again = bootstrap(x, losses, law, resamples, seed)
-        numbers, others = _numbers(law, p), [_numbers(one, p) for one in again]
-        intervals = {name: interval(np.array([one[name] for one in others])) for name in numbers}
+        numbers, resampled = _numbers(law, p), [_numbers(one, p) for one in again]
+        intervals = {name: interval(np.array([one[name] for one in resampled])) for name in numbers}
         notes += [
             f"{name}: these runs do not tell it, its interval reaches the bounds {EXPONENTS[0]} .. {EXPONENTS[1]} of the fit"
             for name, (low, high) in intervals.items()
@@ -74,10 +76,10 @@ def analyse(collected: Collected, resamples: int, seed: int) -> Analysis:
     found = valleys(values["N"][same], flops[same], losses[same])
     found = [dataclasses.replace(valley, runs=tuple(int(same[i]) for i in valley.runs)) for valley in found]
     notes += [f"isoFLOP {valley.flops:.3g}: {valley.reason}" for valley in found if valley.reason]
+    cost = None if log_k is None else (float(np.exp(log_k)), float(p))
     return Analysis(
-        runs, collected.loss, common, law, numbers, intervals, resamples if law else 0, seed, (float(np.exp(log_k)), float(p)),
-        found, growth(found), notes,
-    )  # fmt: skip
+        runs, collected.loss, common, law, numbers, intervals, resamples if law else 0, seed, cost, found, growth(found), notes
+    )
 
 
 def choose_variables(values: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:

@@ -28,7 +28,7 @@ def to_json(analysis: Analysis) -> dict:
         "numbers": analysis.numbers,
         "intervals": {"level": 0.95, "by": "percentiles of a bootstrap over runs", "resamples": analysis.resamples,
             "seed": analysis.seed, "values": analysis.intervals},
-        "flops_per_image": dict(zip(("k", "exponent_N"), analysis.cost, strict=True)),
+        "flops_per_image": analysis.cost and dict(zip(("k", "exponent_N"), analysis.cost, strict=True)),
         "isoflop": {"timesteps": analysis.timesteps, "growth": analysis.growth,
             "valleys": [
                 dataclasses.asdict(valley) | {"runs": [analysis.runs[place].name for place in valley.runs]}
