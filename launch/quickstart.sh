@@ -6,7 +6,7 @@ EXTRAS="${EXTRAS:-}" . "$(dirname "$0")/environment.sh"
 run="${RUN:-runs/digits}"
 
 case "$run" in /*) pictures="$run" ;; *) pictures="$PWD/$run" ;; esac
-echo "training on 1,438 handwritten digits (8x8, inside the package): about 4 minutes on 2 CPU cores"
+echo "training on 1,438 handwritten digits (8x8, inside the package): two to four minutes on two CPU cores"
 python -m sdit_jax.train --config=configs/digits.py --workdir="$run"
 echo "drawing samples, one column per digit"
 python -m sdit_jax.sample --workdir="$run" --out="$run/quickstart" --n=80 --guidance=2

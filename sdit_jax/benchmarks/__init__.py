@@ -1,1 +1,1 @@
-"""Floor 7, benchmarks: speed on the machine at hand, as numbers that carry how they were measured."""
+"""Floor 8, benchmarks: speed on the machine at hand, as numbers that carry how they were measured."""

@@ -30,8 +30,9 @@ def _merge(mean_a, log_mass_a, mean_b, log_mass_b):
 def past(implementation, w_C, k_BLC, v_BLC, start: WKVState) -> tuple[jax.Array, jax.Array, WKVState]:
     """mean_t and log_mass_t for every token, and the state after the last one.
 
-    The gradient is analytic. With r_t as above and M_t, N_t the cotangents of mean_t and log_mass_t, the adjoint recurrences
-    run backwards in time with the same coefficient 1 - r_t, which lies in [0, 1] and so is safe for keys of any size:
+    The gradient is analytic. With r_t as in `sdit_jax.ops.wkv` and M_t, N_t the cotangents of mean_t and log_mass_t, the
+    adjoint recurrences run backwards in time with the same coefficient 1 - r_t, which lies in [0, 1] and so is safe for keys of
+    any size:
 
         M_t <- M_t + (1 - r_t) M_{t+1}
         N_t <- N_t + (1 - r_t) (N_{t+1} - e_t M_{t+1}),       e_t = r_t (v_t - mean_t)

@@ -9,7 +9,7 @@ EMPTY = -1e38
 
 
 class WKVState(NamedTuple):
-    """Everything the next token needs of the past, float32: the average of the values and the log of its total weight."""
+    """All that the next token needs of the past, at least float32: the average of the values, the log of its total weight."""
 
     mean_BC: jax.Array
     log_mass_BC: jax.Array
