@@ -66,6 +66,9 @@ class NoWriter:
     def __getattr__(self, name):
         return lambda *_: None
 
+    def close(self) -> None:
+        pass
+
 
 def read_scalars(path: Path) -> dict[int, dict[str, float]]:
     """All scalars of a metrics.jsonl by step, none where there is no file; damaged lines are passed over."""
