@@ -131,7 +131,7 @@ def validate(config: Config) -> None:
         "optimizer.weight_decay", "optimizer.clip_norm", "ema.half_life", "ema.ramp", "data.memory_GiB",
     ):  # fmt: skip
         value = _get(config, name)
-        if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):
+        if value < 0 or (value == 0 and name in positive):
             raise InputError(f"config.{name}: found {value}, must be {'positive' if name in positive else '0 or more'}")
     if not 0 <= config.seed <= MAX_SEED:
         raise InputError(f"config.seed: found {config.seed}, must be in 0..{MAX_SEED}")
@@ -158,6 +158,8 @@ def _compare(found, default, path):
             _compare(found[name], value, f"{path}.{name}")
         elif not _same_type(found[name], value):
             raise InputError(f"{path}.{name}: found {found[name]!r}, must be of type {type(value).__name__}")
+        elif isinstance(found[name], float) and not math.isfinite(found[name]):  # JSON could not hold it.
+            raise InputError(f"{path}.{name}: found {found[name]}, must be finite")
 
 
 def _same_type(found, default):

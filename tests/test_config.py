@@ -167,6 +167,15 @@ def test_a_missing_field_is_refused(field):
         config.validate(config.ml_collections.ConfigDict(fields))
 
 
+@pytest.mark.parametrize("field", ["model.tau", "samples.guidance", "optimizer.b1"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_number_that_is_not_finite_is_refused(field, value):
+    fields = default_config(preset("digits", leak=False))
+    fields.update_from_flattened_dict({field: value})
+    with pytest.raises(InputError, match=f"^config.{field}: found {value}, must be finite"):
+        config.validate(fields)
+
+
 def test_a_saved_configuration_is_loaded_unchanged(tmp_path):
     fields = default_config(preset("digits", width=96))
     fields.optimizer.learning_rate = 3e-4

@@ -1,9 +1,8 @@
 """The release's network in PyTorch with spikingjelly's neuron, to compare with: what runs anywhere without a CUDA extension.
 
 Written from the equations of PAPER sections 2 to 6, under the release's parameter names, so that `models.release` reads its
-state dict. WKV is a loop over tokens, as the release's own kernel is. With `dtype` bfloat16
-the blocks run under autocast: operands and results of their products are rounded; WKV, neurons, norms and the residual stream
-are not. Needs the `bench` extra.
+state dict. WKV is a loop over tokens, as the release's own kernel is. With `dtype` bfloat16 the blocks run under autocast:
+operands and results of products are rounded; WKV, neurons, norms and the residual stream are not. Needs the extra `bench`.
 """
 
 import math
