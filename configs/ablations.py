@@ -1,14 +1,14 @@
-"""What each part of the small recipe is worth: one change at a time, at equal images seen.
+"""Ablations of the small recipe: one change at a time, at equal images seen.
 
 The network of configs/small.py with patches of 7, width 128 and T = 4, so that a run takes a minute or two on one CPU core,
-trained on 40,000 images of MNIST (or `fashion_mnist`); judged by the distance of 1,000 samples (`fd_classifier`), how many
-are read as the digit that was asked for, and the mean squared error of the noise on test images. The changes are to the recipe
-as it was before them; what helped most is in it since: predicting the clean image, logit-normal timesteps, a detached reset.
+trained on 40,000 images of MNIST (or `fashion_mnist`). Three scores: the distance of 1,000 samples (`fd_classifier`), the
+share of them that is classified as the digit asked for, and the mean squared error of the noise on test images. The base is the
+recipe before what helped went into it: x0-prediction, logit-normal timesteps, a detached reset.
 
-    python -m sdit_jax.sweep --config=configs/ablations.py --workdir=runs/ablations --run --config.data.dir=DATA/mnist
-    python -m sdit_jax.sweep --config=configs/ablations.py:long --workdir=runs/long --run --config.data.dir=DATA/mnist
+    sdit sweep --config=configs/ablations.py --workdir=runs/ablations --run --config.data.dir=DATA/mnist
+    sdit sweep --config=configs/ablations.py:long --workdir=runs/long --run --config.data.dir=DATA/mnist
 
-The second trains the recipe, its twins without neurons and the release's for three times as long, judged on the way. Results:
+The second trains the recipe, its non-spiking baselines and the release's three times as long, with scores on the way. Results:
 docs/results.md.
 """
 
@@ -16,17 +16,18 @@ import runpy
 from pathlib import Path
 
 from sdit_jax.config import parse_arg
-from sdit_jax.models.presets import PRESETS, defaults
+from sdit_jax.models import defaults
+from sdit_jax.models.sdit import PRESETS
 
 ARGUMENTS = {"fashion_mnist": False, "long": False}
-SEEDS = (0, 1, 2)  # Of the recipe before the changes, to see what is chance.
-BEFORE = {  # What was in the recipe where now is what helped.
+SEEDS = (0, 1, 2)  # Of the base, to see what is chance.
+BEFORE = {  # The base: without what helped.
     "model.detach_reset": False, "diffusion.distribution": "uniform", "diffusion.prediction": "velocity",
     "optimizer.learning_rate": 4e-3,
 }  # fmt: skip
 BOTH = {"model.detach_reset": True, "diffusion.distribution": "logit_normal"}
 X0 = BOTH | {"diffusion.prediction": "x0"}
-SIZES = ("patch_size", "width", "depth", "timesteps")
+SIZES = ("patch_size", "width", "depth", "spiking_steps")
 RELEASE = {  # Its architecture and recipe at this size.
     **{f"model.{name}": defaults()[name] for name in PRESETS["small"] if name not in SIZES},
     "diffusion.schedule": "linear", "diffusion.prediction": "noise", "diffusion.distribution": "uniform",
@@ -34,7 +35,10 @@ RELEASE = {  # Its architecture and recipe at this size.
     "optimizer.learning_rate": 1e-4, "optimizer.schedule": "constant", "optimizer.warmup": "0 steps",
     "optimizer.clip_norm": 0.0, "batch_size": 256, "ema.half_life": 0.0,
 }  # fmt: skip
-RELEASE_NETWORK = RELEASE | {"optimizer.learning_rate": 4e-3, "batch_size": 32}  # Its architecture by a rate like this one's.
+RELEASE_NETWORK = RELEASE | {
+    "optimizer.learning_rate": 4e-3,
+    "batch_size": 32,
+}  # Its architecture, at this recipe's learning rate and batch size.
 CHANGES = (
     RELEASE,
     RELEASE_NETWORK,
@@ -45,21 +49,21 @@ CHANGES = (
     {"model.detach_reset": True},
     {"model.learned_threshold": True},
     {"model.learned_decay": True},
-    {"model.timesteps": 1},
-    {"model.timesteps": 2},
-    {"model.timesteps": 8},
+    {"model.spiking_steps": 1},
+    {"model.spiking_steps": 2},
+    {"model.spiking_steps": 8},
     {"model.neuron": "identity"},
     {"model.neuron": "gelu"},
     # Architecture.
-    {"model.condition": "token"},
-    {"model.condition": "every_token"},
+    {"model.conditioning": "token"},
+    {"model.conditioning": "every_token"},
     {"model.token_shift": "1d"},
     {"model.bidirectional": False},
     {"model.reconstruction": True},
     {"model.reconstruction": True, "model.gate_init": "random"},
     {"model.reconstruction": True, "model.bidirectional": False, "model.token_shift": "1d"},
     {"model.skips": False},
-    {"model.smooth_init": "random"},
+    {"model.final_conv_init": "random"},
     {"model.channels": 3},
     {"model.learned_variance": True},
     # Process and loss.
@@ -74,21 +78,21 @@ CHANGES = (
     {"optimizer.schedule": "constant"},
     {"optimizer.warmup": "0 steps"},
     {"batch_size": 128},
-    # What helped, together; the last one is the recipe.
+    # What helped, combined; the last one is the recipe.
     BOTH,
     BOTH | {"diffusion.min_snr": 5.0},
     BOTH | {"optimizer.learning_rate": 6e-3},
-    BOTH | {"diffusion.error_of": "x0"},
+    BOTH | {"diffusion.loss_space": "x0"},
     X0,
-    X0 | {"diffusion.error_of": "velocity"},
+    X0 | {"diffusion.loss_space": "velocity"},
     X0 | {"optimizer.learning_rate": 6e-3},
 )
-CLOSE = (  # Not far from where they start: with another seed too.
+CLOSE = (  # Close to the base: with a second seed.
     {"model.leak": False},
     {"model.detach_reset": True},
     {"model.learned_threshold": True},
     {"model.learned_decay": True},
-    {"model.timesteps": 8},
+    {"model.spiking_steps": 8},
     {"model.bidirectional": False},
     {"model.skips": False},
     {"model.learned_variance": True},
@@ -105,7 +109,7 @@ def get_config(arg=None):
     config = small["get_config"]("fashion_mnist" if arg.fashion_mnist else None)
     config.model.patch_size = 7
     config.model.width = 128
-    config.model.timesteps = 4
+    config.model.spiking_steps = 4
     config.duration = "40000 images"
     config.optimizer.warmup = "5%"
     config.checkpoint.every = "never"  # But at the end.

@@ -1,15 +1,15 @@
-"""Handwritten digits of 8x8, inside the package (1,438 to train, 359 to test): minutes on a laptop, the first thing to run.
+"""The quickstart: 8x8 handwritten digits that come with the package (1,438 to train, 359 to test), minutes on a laptop.
 
-Not the release's recipe, which learns far more slowly at this budget. What differs: neurons see normalised currents and reset
-softly; gates and the last convolution start at identity (the release's random 3x3 filter must first be undone before white
-noise can be predicted through it); fixed variance, cosine schedule, clipped x0; weights are averaged, the learning rate decays.
+The release's recipe learns far more slowly at this budget. This one differs from it: normalised currents and a soft reset;
+gates and the final convolution start at identity, since white noise cannot be predicted through the release's random 3x3
+filter; fixed variance, cosine schedule, clipped x0; averaged weights, a learning rate that decays.
 
-    python -m sdit_jax.train --config=configs/digits.py --workdir=runs/digits
-    python -m sdit_jax.train --config=configs/digits.py:tiny --workdir=runs/digits_tiny      (under a minute; a smoke test)
+    sdit train --config=configs/digits.py --workdir=runs/digits
+    sdit train --config=configs/digits.py:tiny --workdir=runs/digits_tiny      (under a minute; a smoke test)
 """
 
 from sdit_jax.config import cut_to_a_minute, default_config, parse_arg
-from sdit_jax.models.presets import preset
+from sdit_jax.models import preset
 
 
 def get_config(arg=None):

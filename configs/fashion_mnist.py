@@ -1,12 +1,11 @@
-"""Fashion-MNIST by the release's recipe, exactly: that of MNIST with other images. Published: FID 5.49, protocol unknown. The
-whole run has not been measured with this code.
+"""Fashion-MNIST by the release's exact recipe, that of MNIST. Published: FID 5.49, protocol unknown. Never run to its end here.
 
-    python -m sdit_jax.train --config=configs/fashion_mnist.py --workdir=runs/fashion --config.data.dir=DATA/fashion-mnist
-    python -m sdit_jax.train --config=configs/fashion_mnist.py:tiny --workdir=runs/tiny --config.data.dir=DATA/fashion-mnist
+sdit train --config=configs/fashion_mnist.py --workdir=runs/fashion --config.data.dir=DATA/fashion-mnist
+sdit train --config=configs/fashion_mnist.py:tiny --workdir=runs/tiny --config.data.dir=DATA/fashion-mnist
 """
 
 from sdit_jax.config import cut_to_a_minute, default_config, parse_arg
-from sdit_jax.models.presets import preset
+from sdit_jax.models import preset
 
 
 def get_config(arg=None):

@@ -1,14 +1,14 @@
-"""MNIST by the release's recipe, exactly (PAPER section 6): 1600 epochs, batch 256, AdamW at a constant 1e-4, no average.
+"""MNIST by the release's exact recipe (PAPER section 6): 1600 epochs, batch 256, AdamW at a constant 1e-4, no average.
 
-28x28, grey repeated to 3 channels; width 384, 5 blocks, 11,667,259 parameters. Published: FID 5.54, protocol unknown. The whole
-run is 375,000 steps; it has not been measured with this code.
+28x28, grey repeated to 3 channels; width 384, 5 blocks, 11,667,259 parameters. Published: FID 5.54, protocol unknown. The
+375,000 steps have never been run with this code.
 
-    python -m sdit_jax.train --config=configs/mnist.py --workdir=runs/mnist --config.data.dir=DATA/mnist
-    python -m sdit_jax.train --config=configs/mnist.py:tiny --workdir=runs/mnist_tiny --config.data.dir=DATA/mnist
+    sdit train --config=configs/mnist.py --workdir=runs/mnist --config.data.dir=DATA/mnist
+    sdit train --config=configs/mnist.py:tiny --workdir=runs/mnist_tiny --config.data.dir=DATA/mnist
 """
 
 from sdit_jax.config import cut_to_a_minute, default_config, parse_arg
-from sdit_jax.models.presets import preset
+from sdit_jax.models import preset
 
 
 def get_config(arg=None):

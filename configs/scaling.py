@@ -1,25 +1,24 @@
-"""How the loss falls with width, depth, spiking steps and data at fixed compute: isoFLOP runs, small enough for a CPU.
+"""Loss against width, depth, spiking steps and data at fixed compute: isoFLOP runs, small enough for a CPU.
 
-The quickstart's network at other sizes, on its digits, or on MNIST at 16x16 with `mnist`. A run's compute is 6 MACs per image
-(sdit_jax/laws/compute.py) times its images, so that its duration follows from budget and network; at the middle budget, depth
-and spiking steps vary too. The loss is that of held-out images at fixed timesteps and noise. `rates` asks instead whether the
-best learning rate stays where it is between two widths, with optimizer.base_width and without. See docs/scaling.md.
+The quickstart's network at other sizes, on its digits, or with `mnist` on MNIST at 16x16. A run's compute is 6 FLOPs per MAC
+and image (sdit_jax/scaling_laws/compute.py), so that its duration follows from budget and network; at the middle budget, depth
+and spiking steps vary too. The loss is that of held-out images at fixed timesteps and noise. `rates` is another sweep: does the
+best learning rate transfer between two widths, with optimizer.base_width and without? See docs/scaling.md.
 
-    python -m sdit_jax.sweep --config=configs/scaling.py --workdir=runs/scaling --list
-    python -m sdit_jax.sweep --config=configs/scaling.py:mnist --workdir=runs/scaling --run --config.data.dir=DATA/mnist
-    python -m sdit_jax.scaling runs/scaling --out=scaling
+    sdit sweep --config=configs/scaling.py --workdir=runs/scaling --list
+    sdit sweep --config=configs/scaling.py:mnist --workdir=runs/scaling --run --config.data.dir=DATA/mnist
+    sdit scaling runs/scaling --out=scaling
 """
 
 from sdit_jax.config import default_config, parse_arg
-from sdit_jax.laws.compute import cost
-from sdit_jax.models import build
-from sdit_jax.models.presets import preset
+from sdit_jax.models import build, preset
+from sdit_jax.scaling_laws.compute import cost
 
 ARGUMENTS = {"mnist": False, "rates": False}
-WIDTHS, DEPTH, TIMESTEPS = (20, 24, 32, 48, 64), 2, 4  # Wider than the 16 pixels of a patch, or noise cannot pass.
+WIDTHS, DEPTH, SPIKING_STEPS = (20, 24, 32, 48, 64), 2, 4  # Wider than the 16 pixels of a patch, or noise cannot pass.
 BUDGETS = {"digits": (6e9, 2e10, 6e10), "mnist": (6e10, 2e11, 6e11)}  # FLOPs.
 DEPTHS = {4: (20, 24)}  # Widths of deeper networks.
-OTHER_TIMESTEPS = (1, 2, 8, 16)
+OTHER_SPIKING_STEPS = (1, 2, 8, 16)
 RATES, RATE_WIDTHS, RATE_IMAGES = (4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2), (24, 96), 25_600
 
 
@@ -59,11 +58,11 @@ def sweep(arg=None):
                     }  # fmt: skip
         return
     low, middle, high = BUDGETS[config.data.name]
-    runs = [(budget, width, DEPTH, TIMESTEPS) for budget in (low, middle, high) for width in WIDTHS]
-    runs += [(middle, WIDTHS[1], DEPTH, timesteps) for timesteps in OTHER_TIMESTEPS]
-    runs += [(middle, width, depth, TIMESTEPS) for depth, widths in DEPTHS.items() for width in widths]
-    for budget, width, depth, timesteps in runs:
+    runs = [(budget, width, DEPTH, SPIKING_STEPS) for budget in (low, middle, high) for width in WIDTHS]
+    runs += [(middle, WIDTHS[1], DEPTH, steps) for steps in OTHER_SPIKING_STEPS]
+    runs += [(middle, width, depth, SPIKING_STEPS) for depth, widths in DEPTHS.items() for width in widths]
+    for budget, width, depth, steps in runs:
         images = budget / cost(build(config.model.to_dict() | {"width": width, "depth": depth})).training
         yield {
-            "model.width": width, "model.depth": depth, "model.timesteps": timesteps, "duration": f"{images:.0f} images",
+            "model.width": width, "model.depth": depth, "model.spiking_steps": steps, "duration": f"{images:.0f} images",
         }  # fmt: skip

@@ -1,17 +1,16 @@
-"""MNIST or Fashion-MNIST in about an hour on one CPU core: a small network by the best recipe found.
+"""MNIST or Fashion-MNIST in about an hour on one CPU core: a small network and the best recipe found for it.
 
-It is not the release's; what differs, and what each change was worth: docs/results.md. The network: 28x28 grey, patches of 4,
-width 160, 3 blocks; WKV both ways, tokens mixed with their neighbours on the image, time and label told to every block, no
-Reconstruction Module; normalised currents and a soft reset, left out of the gradient. The recipe: the clean image is predicted,
-on the cosine schedule, mostly at timesteps in the middle; averaged weights, a learning rate that decays. The weights it gave
-are shipped: `--workdir=pretrained:mnist`, `pretrained:fashion_mnist`.
+The network: 28x28 grey, patches of 4, width 160, 3 blocks, T = 8; bidirectional WKV, token shift on the image, adaLN, no
+Reconstruction Module; normalised currents, a soft reset that is detached from the gradient. The recipe: x0-prediction on the
+cosine schedule, logit-normal timesteps; averaged weights, a learning rate that decays. docs/results.md says how it differs from
+the release and what each change was worth. Its weights are shipped as `pretrained:mnist` and `pretrained:fashion_mnist`.
 
-    python -m sdit_jax.train --config=configs/small.py --workdir=runs/small --config.data.dir=DATA/mnist
-    python -m sdit_jax.train --config=configs/small.py:fashion_mnist --workdir=runs/fashion --config.data.dir=DATA/fashion-mnist
+    sdit train --config=configs/small.py --workdir=runs/small --config.data.dir=DATA/mnist
+    sdit train --config=configs/small.py:fashion_mnist --workdir=runs/fashion --config.data.dir=DATA/fashion-mnist
 """
 
 from sdit_jax.config import cut_to_a_minute, default_config, parse_arg
-from sdit_jax.models.presets import preset
+from sdit_jax.models import preset
 
 
 def get_config(arg=None):

@@ -1,4 +1,4 @@
-# Sourced by the other scripts: makes .venv from setup.cfg and constraints.txt, once. Needs Python 3.11 or 3.12 and pip's index.
+# Sourced by the other scripts: installs setup.cfg and constraints.txt into .venv, once. Needs Python 3.11 or 3.12 and PyPI.
 #     EXTRAS=test,dev . launch/environment.sh
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -19,7 +19,7 @@ find_python() {
         fi
     done
     found="$(python3 --version 2>/dev/null || echo 'no Python 3')"
-    echo "error: found $found; Python 3.11 or 3.12 is needed (name one with PYTHON=/path/to/python)" >&2
+    echo "error: found $found; Python 3.11 or 3.12 is needed (set PYTHON=/path/to/python)" >&2
     return 2
 }
 
@@ -29,7 +29,7 @@ if ! grep -qsxF "$sum" $done_by; then
     echo "environment: installing into .venv with $("$python" --version), about a minute and 1 GB"
     fits .venv/bin/python || "$python" -m venv --clear .venv || exit 1
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-        --editable ".${extras:+[$extras]}" || { echo "error: the packages could not be installed (see above)" >&2; exit 1; }
+        --editable ".${extras:+[$extras]}" || { echo "error: the packages could not be installed, see above" >&2; exit 1; }
     echo "$sum" > "$stamp"
 fi
 PATH="$PWD/.venv/bin:$PATH"

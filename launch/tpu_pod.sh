@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# A Cloud TPU pod slice, or several, from a laptop with gcloud: queued, set up, trained on, and made anew after preemption.
+# Trains on Cloud TPU pod slices, from a laptop with gcloud: queues, sets up, trains, and recreates them after preemption.
 #     export NAME=sdit ZONE=us-east5-b TYPE=v6e-64 BUCKET=my-bucket FLAGS=--spot
 #     ./launch/tpu_pod.sh up --config=configs/cifar10.py --workdir=/mnt/bucket/runs/cifar10
-# create setup run log stop delete are one step each; up is all of them until training is done, then delete; started again,
-# it goes on watching. Arguments of run and up go to python -m sdit_jax.train; --dry_run prints the commands. NODES=1:
-# slices; RUNTIME: software version; FLAGS: more for create (--spot, --reserved, --network=...); RESTARTS=100: at most;
-# POLL=60: seconds between looks. What runs is the last commit. Tried with a stand-in for gcloud only.
+# The verbs create setup run log stop delete are single steps; up does all of them until training is done, and if restarted,
+# continues to watch. Arguments of run and up are those of sdit train; --dry_run prints the commands. NODES=1: number of
+# slices; RUNTIME: software version; FLAGS: flags for create (--spot, --reserved, --network=...); RESTARTS=100: the maximum;
+# POLL=60: seconds between polls. Trains the code of the last commit. Tested with a mock of gcloud only.
 set -euo pipefail
 . "$(dirname "$0")/shared.sh"
 verb="${1:-}"
 [ "$#" = 0 ] || shift
 need NAME ZONE TYPE BUCKET
-worker="~/sdit_jax/launch/tpu_worker.sh" # The tilde is for the worker's shell.
+worker="~/sdit_jax/launch/tpu_worker.sh" # Expanded by the worker's shell.
 restarts=0
 
 tpus() {
@@ -34,7 +34,7 @@ create() {
     tpus create --accelerator-type="$TYPE" --runtime-version="${RUNTIME:-$runtime}" "$nodes" ${FLAGS:-}
 }
 
-setup() { # One upload, whatever the number of workers.
+setup() { # One upload for all workers.
     local code="gs://$BUCKET/code/COMMIT.tar.gz"
     if [ -n "$dry_run" ]; then echo "git archive --format=tar.gz HEAD | gcloud storage cp - $code"; else
         code="gs://$BUCKET/code/$(git rev-parse HEAD).tar.gz"
@@ -55,7 +55,7 @@ state() {
     fi
 }
 
-# Nothing while a worker trains; else the exit code that all agree on, 2 if any says so, or 75: some were killed.
+# Nothing while a worker trains; else the common exit code; else 2 if any worker has it; else 75, as some were killed.
 outcome() {
     local found
     found="$(everywhere "$worker outcome" 2>/dev/null | grep -o 'outcome=[a-z0-9]*' | sort -u | tr '\n' ' ')" || true
@@ -73,7 +73,7 @@ restart() {
     [ "$restarts" -le "${RESTARTS:-100}" ] || exit 75
 }
 
-await() { # Until it is ACTIVE, made anew as often as need be.
+await() { # Until it is ACTIVE; recreates it if necessary.
     local now
     while now="$(state)" && [ "$now" != ACTIVE ]; do
         case "$now" in
@@ -88,9 +88,9 @@ up() {
     local now code
     while :; do
         await
-        # Workers that answer nothing were never set up, or train already.
+        # Without a running worker, set up and run.
         if [ -z "$(everywhere "$worker outcome" 2>/dev/null | grep running)" ] && ! { setup && run "$@"; }; then
-            [ "$(state)" != ACTIVE ] || { echo "error: $NAME: could not be set up (see above)" >&2 && exit 1; }
+            [ "$(state)" != ACTIVE ] || { echo "error: $NAME: could not be set up, see above" >&2 && exit 1; }
             continue
         fi
         code=''
@@ -100,7 +100,7 @@ up() {
             case "$now" in ACTIVE) code="$(outcome)" ;; UNKNOWN) ;; *) code=75 ;; esac
         done
         if [ "$code" = 0 ]; then delete && exit; fi
-        again "$code" || { echo "$NAME: training ended with $code; log shows why, delete frees it" >&2 && exit "$code"; }
+        again "$code" || { echo "$NAME: training ended with $code; see log; delete releases it" >&2 && exit "$code"; }
         [ "$now" != ACTIVE ] || restart "exit code $code"
     done
 }
@@ -118,5 +118,5 @@ if [ "$verb" = up ] && [ -n "$dry_run" ]; then
 fi
 case "$verb" in
     create | setup | run | log | stop | delete | up) "$verb" "$@" ;;
-    *) fail "${verb:-verb}: create, setup, run, log, stop, delete or up" ;;
+    *) fail "verb: found '$verb', allowed are create, setup, run, log, stop, delete, up" ;;
 esac

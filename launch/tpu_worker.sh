@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What launch/tpu_pod.sh asks of each worker of a TPU slice: setup BUCKET, run ARGUMENTS, outcome, log, stop.
-# The bucket is mounted at /mnt/bucket; training survives the connection, and leaves its exit code in ~/train.exit.
+# Called by launch/tpu_pod.sh on each worker of a TPU slice: setup BUCKET, run ARGUMENTS, outcome, log, stop.
+# The bucket is mounted at /mnt/bucket. Training outlives the connection and writes its exit code to ~/train.exit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 verb="$1"
@@ -17,7 +17,7 @@ case "$verb" in
             sudo apt-get update -qq
             sudo apt-get install -qq -y -o DPkg::Lock::Timeout=600 gcsfuse
         fi
-        if ! mountpoint -q /mnt/bucket; then # Nothing cached: all processes must see each other's files at once.
+        if ! mountpoint -q /mnt/bucket; then # Without caches: all processes must see each other's files at once.
             sudo mkdir -p /mnt/bucket
             sudo chown "$(id -u)" /mnt/bucket
             gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 "$1" /mnt/bucket
@@ -30,16 +30,16 @@ case "$verb" in
         EXTRAS=tpu . launch/environment.sh
         ;;
     run)
-        if training; then echo "error: training runs already" >&2 && exit 2; fi
+        if training; then echo "error: training is already running" >&2 && exit 2; fi
         rm -f ~/train.exit
         PATH="$PWD/.venv/bin:$PATH" setsid bash -c 'trap : TERM; "$@"; echo $? > ~/train.exit' - \
-            python -m sdit_jax.train "$@" >>~/train.log 2>&1 </dev/null &
+            python -m sdit_jax train "$@" >>~/train.log 2>&1 </dev/null &
         echo $! >~/train.pid
         ;;
     outcome)
         if training; then echo outcome=running; else echo "outcome=$(cat ~/train.exit 2>/dev/null || echo 137)"; fi
         ;;
     log) tail -n 100 -F ~/train.log ;;
-    stop) kill -TERM -- "-$(cat ~/train.pid)" ;; # The group: training saves, and ends with 75.
-    *) echo "error: $verb: setup, run, outcome, log or stop" >&2 && exit 2 ;;
+    stop) kill -TERM -- "-$(cat ~/train.pid)" ;; # The whole group: training saves and ends with 75.
+    *) echo "error: verb: found '$verb', allowed are setup, run, outcome, log, stop" >&2 && exit 2 ;;
 esac

@@ -1,29 +1,41 @@
-"""Asynchronous checkpoints with Orbax: `checkpoints/STEP/{params,ema,optimizer}`.
+"""Asynchronous checkpoints with Orbax: `checkpoints/STEP/ITEM`.
 
-The parts are separate items, so that sampling reads only the weights it wants.
+| item | tree |
+|---|---|
+| `params`, `ema` | the parameters, and their average where one is kept |
+| `optimizer` | the state of the optimizer |
+| `batch_stats`, `ema_batch_stats`, ... | any other collection of variables that the network has, and its average |
+
+Items are separate, so that sampling reads only the weights it needs.
 """
 
+import enum
 import logging
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from orbax.checkpoint.checkpoint_managers import save_decision_policy as decide
 
-from sdit_jax.config import InputError
+from sdit_jax.errors import InputError
 
-PARTS = ("params", "ema", "optimizer")
+# Status codes of tensorstore that say nothing about the file itself.
+TRANSIENT = re.compile(
+    r"\b(CANCELLED|UNKNOWN|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|RESOURCE_EXHAUSTED|ABORTED|INTERNAL|UNAVAILABLE):"
+)
 log = logging.getLogger(__name__)
 
 
 class State(Protocol):
-    """What is kept of a run: the step, and the parts; a part may be None or empty."""
+    """A training state: `variables` maps collections to trees, `ema` is of the same structure or None."""
 
     step: Any
-    params: Any
+    variables: Any
     ema: Any
     optimizer: Any
 
@@ -31,26 +43,35 @@ class State(Protocol):
 
 
 S = TypeVar("S", bound=State)
+T = TypeVar("T")
+
+
+class Outcome(enum.IntEnum):
+    """How a process fared with a checkpoint. Only DAMAGED is a fault of the checkpoint."""
+
+    READ = 0
+    DAMAGED = 1
+    FAILED = 2
+
+
+class Newest(NamedTuple):
+    """The newest step that all processes read, what they read, and the newer steps that are damaged."""
+
+    step: int
+    value: Any
+    damaged: list[int]
 
 
 class Checkpoints:
-    """The checkpoints of a run folder; the newest `keep` are kept. Use as a context manager: leaving waits for saves.
+    """The checkpoints of a run folder, of which the newest `keep` remain. A context manager: leaving it waits for saves.
 
-    Any number of processes writes and reads them together, each its own shards of the arrays.
+    All processes of a run save and restore together, each its own shards.
     """
 
-    def __init__(self, workdir: Path, keep: int = 2, every: int = 0):
-        now_and_then = [decide.FixedIntervalPolicy(every)] if every else []
+    def __init__(self, workdir: Path, keep: int = 2):
         self.folder = workdir.absolute() / "checkpoints"
         self.manager = ocp.CheckpointManager(
-            self.folder,
-            item_handlers={part: ocp.StandardCheckpointHandler() for part in PARTS},
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
-                create=True,
-                enable_async_checkpointing=True,
-                save_decision_policy=decide.AnySavePolicy([*now_and_then, decide.PreemptionCheckpointingPolicy()]),
-            ),
+            self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
         )
 
     def __enter__(self):
@@ -60,21 +81,19 @@ class Checkpoints:
         self.manager.wait_until_finished()
         self.manager.close()
 
-    def due(self, step: int) -> bool:
-        """Whether Orbax wants this step: every `every`-th, and that at which a preemption was announced. Ask at every step."""
-        return self.manager.should_save(step)
-
     def preempted(self, step: int) -> bool:
-        """Whether a preemption was announced to any process: true for all of them at the same step."""
+        """Whether any process was notified of a preemption: true for all of them at the same step. Call it at every step."""
         return jax.process_count() > 1 and self.manager.reached_preemption(step)
 
     def save(self, state: State) -> None:
-        """Starts to save a state, due or not; does nothing for a step that is already kept."""
+        """Starts to save a state; does nothing if its step is already saved."""
         step = int(state.step)
         if step in self.manager.all_steps():
             return
-        parts = {"params": state.params, "optimizer": state.optimizer, "ema": state.ema}
-        args = {name: ocp.args.StandardSave(part) for name, part in parts.items() if jax.tree.leaves(part)}
+        trees = items(state.variables, "raw") | {"optimizer": state.optimizer}
+        if state.ema is not None:
+            trees |= items(state.ema, "ema")
+        args = {name: ocp.args.StandardSave(tree) for name, tree in trees.items() if jax.tree.leaves(tree)}
         self.manager.save(step, args=ocp.args.Composite(**args), force=True)
 
     def newest(self) -> int | None:
@@ -82,65 +101,136 @@ class Checkpoints:
         return self.manager.latest_step()
 
     def wait(self) -> None:
+        """Waits until the last save is finished."""
         self.manager.wait_until_finished()
 
     def restore(self, like: S) -> S | None:
-        """The newest state that can be read, laid out as `like`, however it was saved; None where there is no checkpoint.
+        """The newest readable state, laid out as `like` whatever devices saved it; None where there is no checkpoint.
 
-        A damaged checkpoint is named in a warning and set aside, and the one before is used. Raises InputError if all are, or
-        if they hold weights only.
+        A step is used only if every process can read it. Newer steps, which at least one process found damaged, are then moved
+        to `damaged_checkpoint_STEP` in the run folder, so that training can save them again. An error that is no damage (see
+        `is_damage`) is raised, and nothing is moved.
+
+        Raises InputError if all checkpoints are damaged, or hold weights only.
         """
         steps = self.manager.all_steps()
         if steps and not any((self.folder / str(step) / "optimizer").is_dir() for step in steps):
             raise InputError(f"{self.folder}: holds weights only, as imported; they can be sampled, not trained further")
 
         def read(step):
-            parts = {"params": like.params, "optimizer": like.optimizer, "ema": like.ema}
-            args = {name: ocp.args.StandardRestore(part) for name, part in parts.items() if part is not None}
-            found = self.manager.restore(step, args=ocp.args.Composite(**args))
-            placed = jax.device_put(jnp.asarray(step, jnp.int32), like.step.sharding)
-            return like.replace(step=placed, params=found["params"], ema=found.get("ema"), optimizer=found["optimizer"])
+            ema = None if like.ema is None else self._read(step, like.ema, "ema")
+            optimizer = self._read_item(step, "optimizer", like.optimizer)
+            return like.replace(variables=self._read(step, like.variables, "raw"), ema=ema, optimizer=optimizer)
 
-        return self._newest_readable(read, set_aside=True)
+        found = self._newest_readable(read)
+        if found is None:
+            return None
+        if found.damaged:
+            self._set_aside(found.damaged)
+        return found.value.replace(step=jax.device_put(jnp.asarray(found.step, jnp.int32), like.step.sharding))
 
     def restore_weights(self, which: str, like: Any) -> tuple[int, Any]:
-        """(step, weights) of the newest readable checkpoint, on the first device, whatever devices it was saved from.
+        """(step, variables) of the newest readable checkpoint, on the first device of this process. Moves nothing.
 
-        `which` is "params" or "ema", `like` a tree of shapes. Raises InputError where there is no checkpoint.
+        `which` is "raw" or "ema", `like` the variables as shapes. Raises InputError where there is no checkpoint, and as
+        `restore` does.
         """
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
-
-        def read(step):
-            args = ocp.args.Composite(**{which: ocp.args.StandardRestore(like)})
-            return step, self.manager.restore(step, args=args)[which]
-
-        found = self._newest_readable(read, set_aside=False)
+        found = self._newest_readable(lambda step: self._read(step, like, which))
         if found is None:
             raise InputError(f"{self.folder}: holds no finished checkpoint yet")
-        return found
+        return found.step, found.value
 
-    def _newest_readable(self, read, set_aside):
-        damaged = {}
-        for step in sorted(self.manager.all_steps(), reverse=True):
+    def _read(self, step: int, like: Any, which: str) -> dict[str, Any]:
+        """Variables of a step, collection by collection."""
+        names = {collection: item(collection, which) for collection in like}
+        return {collection: self._read_item(step, name, like[collection]) for collection, name in names.items()}
+
+    def _read_item(self, step: int, name: str, like: Any) -> Any:
+        """One item. `CheckpointManager.restore` ends in a barrier, where processes would wait for one that failed."""
+        path: Any = self.folder / str(step) / name
+        return ocp.StandardCheckpointHandler().restore(path, args=ocp.args.StandardRestore(like))
+
+    def _newest_readable(self, read: Callable[[int], T]) -> Newest | None:
+        """Reads one step after the other, from the newest on, until all processes succeed.
+
+        Processes exchange their outcomes after every attempt, so that all of them use the same step or raise. `read` must not
+        communicate: a process that fails would leave the others waiting.
+        """
+        damaged: dict[int, str] = {}
+        for step in self._agreed_steps():
+            value, error = None, None
             try:
-                found = read(step)
-            except Exception as error:  # Orbax and tensorstore raise many kinds for a damaged file.
-                damaged[step] = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                log.warning("checkpoint %s cannot be read (%s); trying the one before", self.folder / str(step), damaged[step])
-                continue
-            if set_aside and damaged:  # Only now is it sure that the fault is theirs, and there is something to go on with.
-                for bad in damaged if jax.process_index() == 0 else ():
-                    self._set_aside(bad)
-                multihost_utils.sync_global_devices("damaged checkpoints are set aside")
-                self.manager.reload()
-            return found
+                value = read(step)
+            except Exception as caught:  # Orbax and tensorstore raise many kinds for a damaged file.
+                error = caught
+            outcomes = multihost_utils.process_allgather(np.int32(outcome_of(error))).reshape(-1).tolist()
+            path = self.folder / str(step)
+            if Outcome.FAILED in outcomes:
+                if error is not None and not is_damage(error):
+                    raise error
+                raise RuntimeError(f"{path}: process {outcomes.index(Outcome.FAILED)} could not read it; nothing was changed")
+            if Outcome.DAMAGED not in outcomes:
+                return Newest(step, value, list(damaged))
+            damaged[step] = f"damaged for process {outcomes.index(Outcome.DAMAGED)}" if error is None else first_line(error)
+            log.warning("checkpoint %s cannot be read (%s); trying the one before", path, damaged[step])
         if damaged:
             step, reason = next(iter(damaged.items()))
             raise InputError(f"{self.folder}: none of its checkpoints can be read; the newest, {step}: {reason}")
         return None
 
-    def _set_aside(self, step):
-        name = f"damaged_checkpoint_{step}"
-        taken = len(list(self.folder.parent.glob(f"{name}*")))
-        (self.folder / str(step)).rename(self.folder.parent / (f"{name}_{taken}" if taken else name))
+    def _agreed_steps(self) -> list[int]:
+        """The finished steps, newest first, as process 0 sees them: a shared file system may show others later."""
+        steps = np.array(sorted(self.manager.all_steps(), reverse=True), np.int32)
+        count = int(multihost_utils.broadcast_one_to_all(np.int32(len(steps))))
+        return multihost_utils.broadcast_one_to_all(np.resize(steps, count)).tolist() if count else []
+
+    def _set_aside(self, steps):
+        """Moves checkpoints out of the way; process 0 does, and the others wait for it."""
+        for step in steps if jax.process_index() == 0 else ():
+            name = f"damaged_checkpoint_{step}"
+            taken = len(list(self.folder.parent.glob(f"{name}*")))
+            (self.folder / str(step)).rename(self.folder.parent / (f"{name}_{taken}" if taken else name))
+        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+        self.manager.reload()
+
+
+def item(collection: str, which: str) -> str:
+    """The name of the item that holds a collection of the raw or the averaged variables."""
+    if collection == "params":
+        return "params" if which == "raw" else "ema"
+    return collection if which == "raw" else f"ema_{collection}"
+
+
+def items(variables: dict[str, Any], which: str) -> dict[str, Any]:
+    """Variables by item."""
+    return {item(collection, which): tree for collection, tree in variables.items()}
+
+
+def outcome_of(error: Exception | None) -> Outcome:
+    if error is None:
+        return Outcome.READ
+    return Outcome.DAMAGED if is_damage(error) else Outcome.FAILED
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether an error while reading means a damaged checkpoint, which no retry would mend.
+
+    It does not if it, or an error it was raised from, is a lack of memory (host or device), an error of the operating system
+    other than a missing file, or a status of storage such as DEADLINE_EXCEEDED.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        missing = isinstance(cause, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+        if isinstance(cause, MemoryError | OSError | jax.errors.JaxRuntimeError) and not missing:
+            return False
+        if TRANSIENT.search(str(cause)):
+            return False
+        cause = cause.__cause__ or cause.__context__
+    return True
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, cut to 200 characters."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

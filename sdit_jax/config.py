@@ -1,4 +1,4 @@
-"""The configuration: every field with its default, typed string arguments, durations, and the error for a user's mistake.
+"""The configuration: every field with its default, its checks, typed string arguments, durations, saved configurations.
 
 A config file is a Python file with `get_config(arg)` that returns `default_config(model)` with some fields changed. Fields are
 overridden on the command line with `--config.FIELD=VALUE`; the resolved configuration is saved in the run folder.
@@ -13,21 +13,19 @@ from typing import Any, TypeAlias
 
 import ml_collections
 
+from sdit_jax import models
+from sdit_jax.errors import InputError
+
 Config: TypeAlias = Any  # An ml_collections.ConfigDict, whose fields no type checker knows.
 MAX_SEED = 2**32 - 1  # JAX's keys take no more.
 UNITS = ("steps", "epochs", "images", "%")
 
 
-class InputError(ValueError):
-    """A user's mistake: one line that names the field or file, what was found and what is allowed. Commands exit with 2."""
-
-
-class NoSuchSplit(InputError):
-    """A split that a data set does not have."""
-
-
 def default_config(model: Mapping) -> Config:
-    """The release's recipe (PAPER section 6) for a model, with the fields that the release does not have switched off."""
+    """The release's recipe (PAPER section 6) for a model, with the fields that the release does not have switched off.
+
+    `model` holds fields of config.model, `name` among them; those left out take their defaults.
+    """
     config: Config = ml_collections.ConfigDict()
     config.seed = 0
     config.batch_size = 256  # Over all devices.
@@ -39,7 +37,7 @@ def default_config(model: Mapping) -> Config:
     config.mesh.fsdp = 1  # Splits batches, and weights and optimizer state too.
     config.mesh.tensor = 1  # Splits the inner channels of products.
 
-    config.model = ml_collections.ConfigDict(dict(model))  # The fields of models.SDiT.
+    config.model = ml_collections.ConfigDict(models.defaults(model.get("name", models.DEFAULT)) | dict(model))
 
     config.data = ml_collections.ConfigDict()
     config.data.name = "mnist"  # "NAME" or "NAME:REST", see data.sources: digits, mnist, cifar10, tfds:..., folder:..., npz:...
@@ -56,8 +54,9 @@ def default_config(model: Mapping) -> Config:
     config.diffusion.timesteps = 1000
     config.diffusion.prediction = "noise"  # What the network predicts, one of diffusion.objective.PREDICTIONS.
     config.diffusion.distribution = "uniform"  # Of timesteps in training, one of diffusion.objective.DISTRIBUTIONS.
-    config.diffusion.error_of = "prediction"  # What squared errors are of: that, or one of diffusion.objective.PREDICTIONS.
-    config.diffusion.min_snr = 0.0  # Gamma of min-SNR loss weights, 5 in its paper, in the place of error_of; 0 is off.
+    config.diffusion.loss = "mse"  # One of diffusion.loss.LOSSES.
+    config.diffusion.loss_space = "prediction"  # Space in which errors are measured: that of the prediction, or one of those.
+    config.diffusion.min_snr = 0.0  # Gamma of min-SNR loss weights, in place of loss_space; 0 is off.
     config.diffusion.clip_x0 = False  # Whether samplers clip predicted images to [-1, 1]; the cosine schedule needs it.
 
     config.optimizer = ml_collections.ConfigDict()
@@ -116,6 +115,7 @@ def cut_to_a_minute(config: Config) -> None:
 def validate(config: Config) -> None:
     """Raises InputError where a field is unknown, missing, of another type than its default, or out of its range."""
     _compare(config, default_config(config.get("model", {})), "config")
+    models.build(config.model)
     for name in ("batch_size", "microbatches", "diffusion.timesteps", "checkpoint.keep", "samples.n", "samples.steps",
         "evaluation.n", "evaluation.batch_size", "evaluation.steps",
     ):  # fmt: skip
@@ -218,18 +218,41 @@ def parse_arg(arg: str | None, **defaults: bool | int | float | str) -> Config:
     return ml_collections.ConfigDict(values)
 
 
-def with_defaults(config: Config) -> Config:
-    """The configuration with those fields at their default that it does not have, as from before there were any."""
+# Fields of saved configurations under their names of today, and values of theirs that are called otherwise.
+RENAMED = {
+    "model.timesteps": "model.spiking_steps",
+    "model.condition": "model.conditioning",
+    "model.smooth_init": "model.final_conv_init",
+    "diffusion.error_of": "diffusion.loss_space",
+}
+RENAMED_VALUES = {("model.conditioning", "modulation"): "adaln"}
 
-    def merged(default, found):
-        both = isinstance(default, dict) and isinstance(found, dict)
-        return default | {name: merged(default.get(name), value) for name, value in found.items()} if both else found
 
-    return ml_collections.ConfigDict(merged(default_config({}).to_dict(), config.to_dict()))
+def completed(saved: Mapping[str, Any]) -> Config:
+    """A saved configuration as the code of today has it: renamed fields renamed, fields that are younger at their defaults."""
+    flat = {RENAMED.get(name, name): value for name, value in flattened(saved).items()}
+    flat = {name: RENAMED_VALUES.get((name, value), value) for name, value in flat.items()}
+    config = default_config({"name": flat.get("model.name", models.DEFAULT)}).to_dict()
+    for name, value in flat.items():
+        *groups, field = name.split(".")
+        group = config
+        for part in groups:
+            group = group.setdefault(part, {})
+        group[field] = value
+    return ml_collections.ConfigDict(config)
+
+
+def flattened(config: Config, prefix: str = "") -> dict[str, Any]:
+    """{"model.width": 64, ...}: every field by its dotted name."""
+    flat = {}
+    for name, value in config.items():
+        is_group = isinstance(value, Mapping | ml_collections.ConfigDict)
+        flat |= flattened(value, f"{prefix}{name}.") if is_group else {prefix + name: value}
+    return flat
 
 
 def load(workdir: Path) -> Config:
-    """The resolved configuration of a run folder. Raises InputError where there is none."""
+    """The configuration of a run folder, `completed`. Raises InputError where there is none."""
     path = workdir / "config.json"
     if not workdir.is_dir():
         raise InputError(f"{workdir}: no such run folder")
@@ -239,12 +262,16 @@ def load(workdir: Path) -> Config:
 
 
 def from_json(text: str | bytes, path: Path) -> Config:
-    """The configuration in a text out of a file. Raises InputError that names the file where it is none."""
+    """A saved configuration, `completed`. Raises InputError that names its file where the text holds none."""
     try:
         found = json.loads(text)
-        config = ml_collections.ConfigDict(found if isinstance(found, dict) else {})
-    except ValueError as error:  # Also for names with dots, which no field has.
+    except ValueError as error:
         raise InputError(f"{path}: damaged, not JSON of a configuration ({error})") from None
-    if not isinstance(config.get("model"), ml_collections.ConfigDict):
+    if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
         raise InputError(f"{path}: damaged, not a configuration with a model")
-    return config
+    try:
+        return completed(found)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (ValueError, TypeError, AttributeError) as error:  # Names with dots, or a value where a group belongs.
+        raise InputError(f"{path}: damaged, not a configuration ({error})") from None

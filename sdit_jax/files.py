@@ -1,4 +1,4 @@
-"""Folders that can be written, files that are there whole or not at all, and where what can be made again is kept."""
+"""Folders, locks, atomic writes, the cache folder, and files of weights."""
 
 import fcntl
 import json
@@ -11,16 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sdit_jax.config import InputError
+import numpy as np
+
+from sdit_jax.errors import InputError
 
 
 def cache_dir() -> Path:
-    """Where what can be made again is kept: $SDIT_JAX_CACHE, by default ~/.cache/sdit_jax."""
+    """The folder of downloads, compiled programs and memoized arrays: $SDIT_JAX_CACHE, by default ~/.cache/sdit_jax."""
     return Path(os.environ.get("SDIT_JAX_CACHE") or "~/.cache/sdit_jax").expanduser()
 
 
 def make_folder(path: Path) -> None:
-    """Makes the folder where it is missing. Raises InputError where it cannot be written."""
+    """Makes a folder unless it exists. Raises InputError where it cannot be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -30,10 +32,12 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def only_user(folder: Path, does: str) -> Iterator[None]:
-    """Holds a folder for this process. Raises InputError where another one, which `does` something there, holds it."""
-    path = folder / ".lock"
-    with path.open("w") as lock:
+def exclusive(folder: Path, does: str) -> Iterator[None]:
+    """Locks a folder for this process. Raises InputError if another process has the lock; `does` is the verb of its message.
+
+    The operating system releases the lock when the process ends, also when it is killed.
+    """
+    with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -42,8 +46,8 @@ def only_user(folder: Path, does: str) -> Iterator[None]:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` at the end; of a failure nothing is left, and `path` is as before."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary path to write to, and renames it to `path` at the end. After an error `path` is as it was before."""
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         yield partial
@@ -53,16 +57,16 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text, whole or not at all. Raises InputError where the file cannot be written."""
+    """Writes a text file atomically. Raises InputError where the file cannot be written."""
     try:
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes plain values as JSON, which knows no number that is not finite: those are null. Raises as `write_text` does."""
+    """Writes plain values as JSON, numbers that are not finite as null. Raises InputError where the file cannot be written."""
     write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
@@ -72,3 +76,35 @@ def _finite(value):
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_state_dict(path: Path, *, prefix: str = "", entry: str = "") -> dict[str, np.ndarray]:
+    """Arrays by name in a file of weights: .npz, or PyTorch's .pt and .pth, which need the torch extra.
+
+    Of an .npz file these are the arrays whose names start with `prefix`, under the rest of the name; of a PyTorch file the
+    tensors, as float32, of the state dict stored under `entry`, or of the file itself. Objects other than arrays are refused.
+    Raises InputError that names the file.
+    """
+    readers = {".npz": _read_npz, ".pth": _read_torch, ".pt": _read_torch}
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if path.suffix not in readers:
+        raise InputError(f"{path}: found suffix {path.suffix!r}, allowed are {', '.join(readers)}")
+    try:
+        return readers[path.suffix](path, prefix, entry)
+    except ImportError:
+        raise InputError(f"{path}: reading PyTorch files needs the torch extra: pip install 'sdit_jax[torch]'") from None
+    except Exception as error:  # Exceptions for damaged files differ between libraries.
+        raise InputError(f"{path}: damaged or not weights ({type(error).__name__})") from None
+
+
+def _read_npz(path, prefix, _):
+    with path.open("rb") as stream, np.load(stream) as file:
+        return {name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)}
+
+
+def _read_torch(path, _, entry):
+    import torch
+
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    return {name: tensor.float().numpy() for name, tensor in (stored[entry] if entry else stored).items()}

@@ -1,4 +1,4 @@
-"""Images between the package (float32 in [-1, 1]) and the world (uint8, PNG)."""
+"""Images as floats in [-1, 1], as bytes, and as PNG and .npz files."""
 
 import json
 from collections.abc import Mapping
@@ -9,23 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from sdit_jax.files import whole
+from sdit_jax.files import atomic_write
 
-MARGIN = 2
+MARGIN = 2  # White pixels between the images of a grid.
 
 
 def from_uint8(images: jax.Array) -> jax.Array:
-    """0..255 -> float32 in [-1, 1]."""
+    """x / 127.5 - 1: bytes as float32 in [-1, 1]."""
     return images.astype(jnp.float32) / 127.5 - 1
 
 
 def to_uint8(images: jax.Array) -> jax.Array:
-    """Floats, clipped to [-1, 1], to the nearest of 0..255."""
+    """round(127.5 (x + 1)): floats, clipped to [-1, 1], as bytes."""
     return jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.uint8)
 
 
 def grid(images: np.ndarray, columns: int = 10, min_side: int = 64) -> np.ndarray:
-    """uint8 (N, H, W, C) as one RGB picture, row by row, small images enlarged to whole pixels of at least `min_side`."""
+    """uint8 images (N, H, W, C) as one RGB picture, row by row; small ones are enlarged, by an integer, to `min_side`."""
     N, H, W, C = images.shape
     columns = min(columns, N)
     zoom = max(1, -(-min_side // H))
@@ -39,7 +39,7 @@ def grid(images: np.ndarray, columns: int = 10, min_side: int = 64) -> np.ndarra
 
 
 def beside(left: np.ndarray, right: np.ndarray, gap: int = 32) -> np.ndarray:
-    """Two RGB pictures next to each other on white, the smaller one in the middle of its height."""
+    """Two RGB pictures side by side on white, centred vertically."""
     height = max(len(left), len(right))
     picture = np.full((height, left.shape[1] + gap + right.shape[1], 3), 255, np.uint8)
     for one, start in ((left, 0), (right, left.shape[1] + gap)):
@@ -49,13 +49,13 @@ def beside(left: np.ndarray, right: np.ndarray, gap: int = 32) -> np.ndarray:
 
 
 def save_npz(path: Path, images: np.ndarray, labels: np.ndarray, protocol: Mapping) -> None:
-    """Writes images as arr_0, labels as labels and how they were made as JSON in protocol, whole or not at all."""
-    with whole(path) as partial, partial.open("wb") as file:
+    """Writes a file atomically: arr_0 (the images), labels, and protocol (JSON: how the images were made)."""
+    with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez(file, images, labels=labels, protocol=np.array(json.dumps(protocol)))
 
 
 def load_protocol(path: Path) -> dict | None:
-    """How the images of a file were made; None where it does not say, is damaged, or is not there."""
+    """The `protocol` of a file of `save_npz`; None for a file without one, a damaged one and a missing one."""
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             protocol = json.loads(str(arrays["protocol"]))
@@ -65,6 +65,6 @@ def load_protocol(path: Path) -> dict | None:
 
 
 def save_png(picture: np.ndarray, path: Path) -> None:
-    """Writes an RGB picture, whole or not at all."""
-    with whole(path) as partial:
+    """Writes an RGB picture atomically."""
+    with atomic_write(path) as partial:
         Image.fromarray(picture).save(partial, format="PNG")

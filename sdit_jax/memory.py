@@ -1,7 +1,7 @@
-"""Freed memory stays with the process: XLA's CPU client asks for its buffers anew at every step.
+"""An allocator setting for XLA on CPUs, which allocates its buffers anew at every step.
 
-By default glibc maps a large buffer when it is asked for and unmaps it when it is freed, so that every step of training meets
-fresh pages, and their faults take a tenth of its time or more (docs/performance.md).
+By default glibc maps every large buffer and unmaps it when it is freed. The page faults of fresh buffers then take a tenth of
+a training step or more (docs/performance.md).
 """
 
 import ctypes
@@ -11,9 +11,9 @@ TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8
 
 
 def keep_freed() -> bool:
-    """Tells glibc to take large buffers from one heap that never shrinks; returns whether it did (elsewhere nothing happens).
+    """Makes glibc keep freed memory: large buffers come from one heap that never shrinks. Returns False without glibc.
 
-    Call it before threads are started: it does without their arenas, since only the first one can hold large buffers.
+    Call it before any thread starts: it limits malloc to its main arena, the only one that can hold large buffers.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all(mallopt(*option) for option in ((ARENA_MAX, 1), (MMAP_MAX, 0), (TRIM_THRESHOLD, -1)))

@@ -35,10 +35,10 @@ def _config(**changes):
 
 
 def _command(verb, *flags, preset=True):
-    """`python -m sdit_jax.VERB FLAGS`, the training command with the small configuration unless preset=False."""
+    """`python -m sdit_jax VERB FLAGS`, the training command with the small configuration unless preset=False."""
     if verb == "train" and preset:
         flags = ("--config=configs/digits.py:tiny", *(f"--config.{name}={value}" for name, value in SMALL.items()), *flags)
-    return [sys.executable, "-m", f"sdit_jax.{verb}", *map(str, flags)]
+    return [sys.executable, "-m", "sdit_jax", verb, *map(str, flags)]
 
 
 def _run(verb, *flags, preset=True, **environment):
@@ -74,7 +74,7 @@ def _program_macs(jaxpr):
 
 @pytest.fixture(scope="session")
 def program_macs():
-    """program_macs(jaxpr), for what counts by another road."""
+    """program_macs(jaxpr): an independent count of the multiply-accumulates of a program."""
     return _program_macs
 
 

@@ -6,8 +6,9 @@ import re
 import pytest
 
 from sdit_jax import config, files
-from sdit_jax.config import InputError, default_config
-from sdit_jax.models.presets import preset
+from sdit_jax.config import default_config
+from sdit_jax.errors import InputError
+from sdit_jax.models import preset
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_the_release_recipe_is_the_default():
     assert (fields.batch_size, steps) == (256, 375_000)
     assert fields.diffusion.to_dict() == {
         "schedule": "linear", "timesteps": 1000, "prediction": "noise", "distribution": "uniform",
-        "error_of": "prediction", "min_snr": 0.0,
+        "loss": "mse", "loss_space": "prediction", "min_snr": 0.0,
         "clip_x0": False,
     }  # fmt: skip
     optimizer = fields.optimizer

@@ -1,4 +1,4 @@
-"""Files are whole or as they were before, JSON is JSON, and a folder that cannot be written is refused by name."""
+"""Atomic writes, locks, strict JSON, and errors that name the path."""
 
 import json
 import re
@@ -7,23 +7,28 @@ import numpy as np
 import pytest
 
 from sdit_jax import files
-from sdit_jax.config import InputError
+from sdit_jax.errors import InputError
 
 
 def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
     path = tmp_path / "numbers.json"
     path.write_text("before")
-    with pytest.raises(RuntimeError), files.whole(path) as partial:
-        partial.write_text("half")
-        raise RuntimeError
+
+    def fail():
+        with files.atomic_write(path) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
 def test_two_writers_at_once_leave_the_text_of_the_last_one(tmp_path):
     path = tmp_path / "numbers.json"
-    with files.whole(path) as first:
+    with files.atomic_write(path) as first:
         first.write_text("first")
-        with files.whole(path) as second:
+        with files.atomic_write(path) as second:
             second.write_text("second")
         assert path.read_text() == "second"
     assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
@@ -44,7 +49,17 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
     assert list((tmp_path).iterdir()) == [tmp_path / "taken"]
 
 
-def test_a_run_folder_is_made_or_refused(tmp_path):
+def test_a_lock_excludes_others_until_it_is_released(tmp_path):
+    lock = files.exclusive(tmp_path, "trains")
+    lock.__enter__()
+    with pytest.raises(InputError, match=f"^{re.escape(str(tmp_path))}: another process trains$"):
+        files.exclusive(tmp_path, "trains").__enter__()
+    lock.__exit__(None, None, None)
+    with files.exclusive(tmp_path, "trains"):
+        pass
+
+
+def test_a_folder_is_made_or_named_in_the_error(tmp_path):
     files.make_folder(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []
     (tmp_path / "file").write_text("in the way")

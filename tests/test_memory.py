@@ -1,4 +1,4 @@
-"""Large buffers that were freed are there again without a page fault."""
+"""With `keep_freed`, freed buffers are reused without page faults."""
 
 import platform
 import subprocess
@@ -19,7 +19,7 @@ for _ in range(8):
     before = faults()
     work(x).block_until_ready()
     numbers.append(faults() - before)
-print(kept, min(numbers))  # The heap may grow once more before it holds all buffers at once.
+print(kept, min(numbers))  # The heap grows in the first calls.
 """
 
 
@@ -30,6 +30,6 @@ def faults(argument):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc")
-def test_a_compiled_step_meets_no_fresh_pages():
+def test_repeated_steps_cause_few_page_faults():
     (kept, few), (_, many) = faults("keep"), faults("give back")
     assert kept and few < 0.2 * many

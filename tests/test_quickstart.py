@@ -1,4 +1,4 @@
-"""The quickstart, as a newcomer runs it: digits that another program can read."""
+"""The quickstart draws digits that a classifier recognises."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def test_the_quickstart_draws_digits_that_can_be_read_and_a_second_run_skips_wha
     reader = SVC(C=10).fit(real.data / 16, real.target)
     samples = np.load(run / "quickstart" / "samples.npz")
     read = reader.predict(samples["arr_0"].reshape(-1, 64) / 255)
-    assert (read == samples["labels"]).mean() > 0.85  # All of them when this was written; chance is 10 %.
+    assert (read == samples["labels"]).mean() > 0.85  # Chance is 10 %.
 
     again = subprocess.run(command, cwd=small.root, env=environment, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr

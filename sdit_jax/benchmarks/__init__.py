@@ -1,1 +1,1 @@
-"""Floor 8, benchmarks: speed on the machine at hand, as numbers that carry how they were measured."""
+"""Speed on the machine at hand, with the conditions of each measurement."""

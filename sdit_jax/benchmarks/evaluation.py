@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 
 from sdit_jax.benchmarks.training import random_images
-from sdit_jax.evaluation.features import classifier_features, extract
-from sdit_jax.evaluation.frechet import Moments, frechet_distance
-from sdit_jax.evaluation.reference import KEPT
-from sdit_jax.evaluation.scores import kernel_distance, precision_recall
+from sdit_jax.metrics.features import classifier_features, extract
+from sdit_jax.metrics.frechet import Moments, frechet_distance
+from sdit_jax.metrics.reference import KEPT
+from sdit_jax.metrics.scores import kernel_distance, precision_recall
 
 SAMPLES, TRAIN = 10_000, 60_000
 
@@ -28,14 +28,14 @@ def _evaluate():
         timings[name] = time.perf_counter() - start
         return result
 
-    ruler = classifier_features("mnist")
+    extractor = classifier_features("mnist")
     samples, train = random_images(SAMPLES, 28, 1), random_images(TRAIN, 28, 1)
     memory_before = _peak_GiB()
-    real = timed("features_of_train", extract, ruler, train.images).features_ND
-    ours = timed("features_of_samples", extract, ruler, samples.images)
+    real = timed("features_of_train", extract, extractor, train.images).features_ND
+    ours = timed("features_of_samples", extract, extractor, samples.images)
 
     def moments(features):
-        found = Moments(ruler.dimensions)
+        found = Moments(extractor.dimensions)
         found.add(features)
         return found
 
@@ -45,7 +45,7 @@ def _evaluate():
     timed("kernel_distance", kernel_distance, ours.features_ND, kept)
     timed("precision_recall", precision_recall, ours.features_ND, kept)
     return {
-        "samples": SAMPLES, "reference": TRAIN, "classifier": ruler.facts, "seconds": timings,
+        "samples": SAMPLES, "reference": TRAIN, "classifier": extractor.facts, "seconds": timings,
         "total_s": sum(timings.values()), "peak_memory_GiB": _peak_GiB(), "before_GiB": memory_before,
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Timing compiled functions, and saying on what."""
+"""Timing of compiled functions, and the machine they ran on."""
 
 import functools
 import importlib.metadata
@@ -28,7 +28,7 @@ def seconds(function: Callable, inputs: Iterator[tuple], runs: int = 20, warmup:
 
 
 def in_turn(functions: Mapping[str, Callable], inputs: Iterator[tuple], runs: int, warmup: int = 2) -> dict[str, dict]:
-    """`seconds` of several functions, a call of each in turn, so that what the machine does beside meets all of them alike."""
+    """`seconds` of several functions, called in turn, so that other load on the machine affects all of them alike."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for run in range(warmup + runs):
         for name, function in functions.items():
@@ -43,9 +43,9 @@ def _summary(times):
 
 
 def rates(dtype: str = "float32") -> dict:
-    """What this machine can do at most: FLOPs per second of a large matrix product, bytes per second of a large copy.
+    """Peak rates of this machine: FLOPs per second of a large matrix product, bytes per second of a large copy.
 
-    Sums of the product come out in float32, without which XLA's CPU compiler leaves matrix units aside.
+    The product is summed in float32, without which XLA's CPU compiler does not use matrix units.
     """
     n = 2048 if jax.default_backend() == "cpu" else 8192
     keys = [jax.random.key(i) for i in range(3)]
@@ -61,13 +61,13 @@ def rates(dtype: str = "float32") -> dict:
 
 
 def rotating(*choices: tuple) -> Iterator[tuple]:
-    """The given inputs in turn, without end, so that no run sees the arrays of the run before."""
+    """The given inputs in turn, without end, so that no run has the arrays of the run before in its cache."""
     while True:
         yield from choices
 
 
 def machine() -> dict:
-    """What a number was measured on: processor, cores, memory, device, versions."""
+    """The machine: processor, cores, memory, device, versions."""
     device = jax.devices()[0]
     return {
         "processor": _processor(),

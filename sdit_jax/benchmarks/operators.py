@@ -1,5 +1,6 @@
-"""WKV in each of its forms, and the neuron against passes over the same memory: forward and backward."""
+"""WKV in each of its forms, and neurons against passes over the same memory: forward and backward."""
 
+import itertools
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from sdit_jax.ops.wkv import IMPLEMENTATIONS, resolve
 WKV_SHAPES = ((64, 34, 64), (16, 394, 384), (64, 394, 384), (8, 4096, 384))
 TOKENS = (64, 128, 256, 512, 1024, 2048, 4096)
 BY_TOKENS_BATCHES = (8, 64)  # Of 8, the shortest sequences fit in a cache; of 64, none does.
-LIF_SHAPES, TIMESTEPS = ((16, 394, 384), (64, 394, 384)), 4
+LIF_SHAPES, SPIKING_STEPS = ((16, 394, 384), (64, 394, 384)), 4
 
 
 def _normal(seed, *shape, dtype=jnp.float32):
@@ -21,7 +22,7 @@ def _normal(seed, *shape, dtype=jnp.float32):
 
 
 def differentiated_scan(w_C, u_C, k_BLC, v_BLC):
-    """WKV as the reference steps it, by `jax.lax.scan`, with the gradient that JAX derives from that: the yardstick."""
+    """The baseline: WKV in (p, q, o) form by `jax.lax.scan`, with JAX's own gradient."""
 
     def step(state, kv):
         (p, q, o), (k, v) = state, kv
@@ -63,9 +64,9 @@ def _gradient(form, C):
 
 
 def _by_tokens(runs, B, C=384):
-    """Seconds and bytes (arguments, results and temporary memory, as compiled) for more and more tokens; 2 is linear.
+    """Seconds and bytes (arguments, results and temporary memory, as compiled) by number of tokens; 2 per doubling is linear.
 
-    Beside them an elementwise pass that reads and writes arrays of the same sizes: what leaving a cache costs anything.
+    An elementwise pass over arrays of the same sizes shows the cost of leaving a cache.
     """
     rows = []
     for L in TOKENS:
@@ -78,25 +79,25 @@ def _by_tokens(runs, B, C=384):
     doubling = [
         {"tokens": b["tokens"], "memory": b["bytes"] / a["bytes"]}
         | {name: b[name]["median_s"] / a[name]["median_s"] for name in ("wkv", "elementwise")}
-        for a, b in zip(rows, rows[1:], strict=False)
+        for a, b in itertools.pairwise(rows)
     ]
     return {"BC": (B, C), "rows": rows, "cost_of_doubling": doubling}
 
 
 def bench_lif(runs: int = 61) -> dict:
-    """Forward + backward of the firing rate of a constant current, beside elementwise passes that move the same bytes.
+    """Forward + backward of the firing rate of a constant current, against elementwise passes that move the same bytes.
 
-    The neuron reads x and writes the rate, then reads x and the cotangent and writes a gradient; so does the yardstick.
+    Both read x and write an array of its size, then read x and the cotangent and write a gradient.
     """
     results = {}
     for shape in LIF_SHAPES:
-        yardstick = lambda x, g: (2 * x, x * g)
-        functions = {"lif": partial(_both, lambda x: firing_rate(x, TIMESTEPS)), "elementwise": yardstick}
+        passes = lambda x, g: (2 * x, x * g)
+        functions = {"lif": partial(_both, lambda x: firing_rate(x, SPIKING_STEPS)), "elementwise": passes}
         inputs = [(_normal(i, *shape), _normal(i + 10, *shape)) for i in range(3)]
         timed = in_turn({name: jax.jit(function) for name, function in functions.items()}, rotating(*inputs), runs)
         ratio = timed["lif"]["median_s"] / timed["elementwise"]["median_s"]
         results["x".join(map(str, shape))] = timed | {"ratio": ratio}
-    return {"timesteps": TIMESTEPS, "forward_backward_float32_BLC": results}
+    return {"spiking_steps": SPIKING_STEPS, "forward_backward_float32_BLC": results}
 
 
 def _both(function, x, g):

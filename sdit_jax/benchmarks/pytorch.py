@@ -122,17 +122,17 @@ class Head(nn.Module):
 
 
 class SDiT(nn.Module):
-    """(images NCHW, timesteps, labels) -> (noise, v): the `sdit_*` presets of `models.presets`."""
+    """(images NCHW, timesteps, labels) -> (noise, v): the `sdit_*` presets of `models.sdit`."""
 
-    def __init__(self, *, image_size, channels, patch_size, width, depth, num_classes, timesteps):
+    def __init__(self, *, image_size, channels, patch_size, width, depth, num_classes, spiking_steps):
         super().__init__()
         L, self.patch = (image_size // patch_size) ** 2 + 1, patch_size
         self.x_embedder, self.t_embedder = Patches(channels, patch_size, width), Mlp(width)
         self.y_embedder = Labels(num_classes, width)
         self.pos_embed, self.dtype = nn.Parameter(torch.zeros(1, L, width)), torch.float32
-        blocks = lambda n, fuses: nn.ModuleList(Block(L, width, timesteps, fuses) for _ in range(n))
+        blocks = lambda n, fuses: nn.ModuleList(Block(L, width, spiking_steps, fuses) for _ in range(n))
         self.in_blocks, self.out_blocks = blocks(depth // 2, False), blocks(depth // 2, True)
-        self.mid_block = Block(L, width, timesteps, False)
+        self.mid_block = Block(L, width, spiking_steps, False)
         self.final_layer = Head(width, patch_size**2 * 2 * channels)
         self.conv = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1)
 
@@ -178,7 +178,7 @@ def diffusion_loss(schedule: Schedule, output, x_0, x_t, t, noise):
 
 
 def build(model_config: Mapping) -> SDiT:
-    names = ("image_size", "channels", "patch_size", "width", "depth", "num_classes", "timesteps")
+    names = ("image_size", "channels", "patch_size", "width", "depth", "num_classes", "spiking_steps")
     return SDiT(**{name: model_config[name] for name in names})
 
 

@@ -1,4 +1,4 @@
-"""Training and sampling of whole configurations beside their floors, and the time from a command to its first step."""
+"""Training and sampling of whole configurations against their rooflines, and the time from a command to its first step."""
 
 import itertools
 import os
@@ -13,17 +13,16 @@ import jax
 import numpy as np
 
 from sdit_jax import sharding
-from sdit_jax.benchmarks.floor import floor
 from sdit_jax.benchmarks.measure import rates, rotating, seconds
-from sdit_jax.benchmarks.peer import bench_peer
+from sdit_jax.benchmarks.pytorch_step import bench_pytorch
+from sdit_jax.benchmarks.roofline import roofline
 from sdit_jax.config import Config, default_config
 from sdit_jax.data.datasets import Images
-from sdit_jax.data.roads import make_batches
+from sdit_jax.data.loader import make_loader
 from sdit_jax.data.transforms import fit
-from sdit_jax.models import build, initial_params
-from sdit_jax.models.presets import preset
-from sdit_jax.sampling.generate import example_labels, make_sampler
-from sdit_jax.sampling.run import make_objective
+from sdit_jax.diffusion.objective import make_objective
+from sdit_jax.models import build, initial_variables, preset
+from sdit_jax.sampling.generate import Sampling, example_labels, make_sampler
 from sdit_jax.training import optimizer
 from sdit_jax.training.state import create
 from sdit_jax.training.step import compiled, empty_averages, make_train_step
@@ -32,11 +31,11 @@ STARTUP_CONFIG = "configs/digits.py"
 # (preset, batch size) of training, dtypes of products: the quickstart's, and the release's networks at a batch that fits.
 CPU = (("digits", 64), ("sdit_mnist", 16), ("sdit_cifar10", 4)), ("float32", "bfloat16")
 ACCELERATOR = (("digits", 1024), ("sdit_mnist", 256), ("sdit_cifar10", 256)), ("bfloat16",)
-DATA = 60_000  # Images that batches are taken from.
+DATA = 60_000  # Images in the data set.
 
 
 def random_images(n: int, size: int, channels: int) -> Images:
-    """Noise in the place of a data set: speed does not depend on what is in the images."""
+    """Noise instead of a data set: speed does not depend on the pixels."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (n, size, size, 1), np.uint8)
     return Images(fit(pixels, size, channels), rng.integers(0, 10, n).astype(np.int32))
@@ -47,15 +46,15 @@ def _settings():
 
 
 def bench_train(runs: int = 10) -> dict:
-    """Seconds per training step beside its floor, images per second, utilisation, input; and beside the same in PyTorch.
+    """Seconds per training step over its roofline, images per second, utilisation, input wait; and the same in PyTorch.
 
     On a CPU in float32 and with products in bfloat16, on an accelerator in the latter.
 
-    Utilisation is the FLOPs that the step computes in its products over its seconds and the machine's rate for their dtype.
+    Utilisation is the FLOPs of the step's products over its seconds and the machine's rate for their dtype.
     """
     presets, dtypes = _settings()
-    peer = bench_peer() if jax.default_backend() == "cpu" else "not measured: a comparison on CPU"
-    results: dict[str, Any] = {"peer": peer}
+    reference = bench_pytorch() if jax.default_backend() == "cpu" else "not measured: a comparison on CPU"
+    results: dict[str, Any] = {"pytorch": reference}
     for dtype in dtypes:
         machine = rates(dtype)
         trained = {name: _train(preset(name, dtype=dtype), batch_size, machine, runs) for name, batch_size in presets}
@@ -69,12 +68,12 @@ def _train(model_config: Config, batch_size: int, machine: dict, runs: int) -> d
     model, objective, mesh = build(config.model), make_objective(config.diffusion), sharding.make_mesh()
     data = random_images(DATA, model.image_size, model.channels)
     sizes = {"size": model.image_size, "channels": model.channels, "batch_size": batch_size}
-    feed = make_batches(data, config.data, mesh, **sizes, seed=0)
-    batch = feed(0)
+    loader = make_loader(data, config.data, mesh, **sizes, seed=0)
+    batch = loader(0)
     rate = optimizer.learning_rate(config.optimizer, 1000, 0)
     tx = optimizer.adamw(config.optimizer, rate)
     state = jax.jit(lambda: create(model, tx, 0, keep_ema=True))()
-    averages = empty_averages(model, objective, state.params, batch)
+    averages = empty_averages(model, objective, state.variables, batch)
     program, cost = compiled(make_train_step(model, objective, tx, rate, config, mesh), state, averages, batch)
 
     def step():
@@ -83,12 +82,12 @@ def _train(model_config: Config, batch_size: int, machine: dict, runs: int) -> d
         return health
 
     timed = seconds(step, rotating(()), runs)
-    wait = seconds(feed, ((i,) for i in itertools.count()), runs=5 * runs)
-    least, took = floor(model, batch_size, machine, "training"), timed["median_s"]
+    wait = seconds(loader, ((i,) for i in itertools.count()), runs=5 * runs)
+    least, took = roofline(model, objective, batch_size, machine, training=True), timed["median_s"]
     return {
         "batch_size": batch_size, "step": timed, "images_per_second": batch_size / took,
         "utilisation": (least["flops"] - least["saved_flops"]) / took / machine["flops_per_s"],
-        "floor": least, "step_over_floor": took / least["floor_s"],
+        "roofline": least, "step_over_roofline": took / least["roofline_s"],
         "input_wait": wait, "input_fraction_of_step": wait["median_s"] / took, "compiled": cost,
     }  # fmt: skip
 
@@ -96,7 +95,7 @@ def _train(model_config: Config, batch_size: int, machine: dict, runs: int) -> d
 def bench_sample(runs: int = 5) -> dict:
     """Whole trajectories: 80 of the quickstart's network by each sampler, and a batch of the release's for MNIST.
 
-    Of the latter: seconds for each step of a batch, beside the floor, and what 50,000 images take at that rate.
+    Of the latter: seconds per step of a batch, its roofline, and the time of 50,000 images at that rate.
     """
     presets, dtypes = _settings()
     return {dtype: _sample(*presets[1], dtype, runs) for dtype in dtypes}
@@ -112,10 +111,11 @@ def _sample(name: str, batch_size: int, dtype: str, runs: int) -> dict:
         }  # fmt: skip
     batch_size, few = (batch_size, 2) if jax.default_backend() == "cpu" else (1024, 20)
     timed = _trajectory(preset(name, dtype=dtype), batch_size, runs, method="ddpm", steps=few, guidance=1.0)
-    each, least = timed["median_s"] / few, floor(build(preset(name, dtype=dtype)), batch_size, machine, "sampling")
+    model, objective = build(preset(name, dtype=dtype)), make_objective(default_config({}).diffusion)
+    each, least = timed["median_s"] / few, roofline(model, objective, batch_size, machine, training=False)
     results[name] = {
         "n": batch_size, "steps": few, "trajectory": timed, "step_s": each,
-        "floor": least, "step_over_floor": each / least["floor_s"],
+        "roofline": least, "step_over_roofline": each / least["roofline_s"],
         "s_for_50000_by_that_rate": {steps: each * steps * 50_000 / batch_size for steps in (20, 250)},
     }  # fmt: skip
     return results
@@ -123,10 +123,10 @@ def _sample(name: str, batch_size: int, dtype: str, runs: int) -> dict:
 
 def _trajectory(model_config, n, runs, *, method, steps, guidance):
     model, process = build(model_config), default_config(model_config).diffusion
-    params = jax.jit(lambda: initial_params(model, 0))()
-    sampler = make_sampler(model, make_objective(process), method=method, steps=steps, guidance=guidance, clip_x0=True)
+    variables = jax.jit(lambda: initial_variables(model, 0))()
+    sampler = make_sampler(model, make_objective(process), Sampling(method, steps, guidance, clip_x0=True))
     labels_B, index_B = example_labels(n, model.num_classes), np.arange(n, dtype=np.int32)
-    inputs = [(params, labels_B, index_B, np.uint32(seed)) for seed in range(3)]
+    inputs = [(variables, labels_B, index_B, np.uint32(seed)) for seed in range(3)]
     return seconds(sampler, rotating(*inputs), runs, warmup=1)
 
 
@@ -136,7 +136,7 @@ def bench_startup() -> dict:
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
 
         def first_step(run):
-            command = [sys.executable, "-m", "sdit_jax.train", f"--config={STARTUP_CONFIG}", f"--workdir={folder}/{run}"]
+            command = [sys.executable, "-m", "sdit_jax", "train", f"--config={STARTUP_CONFIG}", f"--workdir={folder}/{run}"]
             start = time.perf_counter()
             process = subprocess.Popen(
                 [*command, "--config.log.every=1"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

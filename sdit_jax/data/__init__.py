@@ -1,13 +1,13 @@
-"""Floor 3, data: labelled images from wherever they are, and batches of them as a function of (seed, step). Knows no model.
+"""Data: labelled images from any source, and batches of them as a function of (seed, step). Knows no network.
 
 sources/      one string names a data set, `NAME` or `NAME:REST`: original files, tensorflow-datasets, folders, arrays
-datasets      what a source gives: images in memory, or examples that are decoded one at a time
-transforms    size and channels once, windows and flips at each showing
-decoded       examples as images in memory
-  cache         arrays that are made once
-order         which images a step shows, and how
-roads         how batches reach the devices
-  batches       from memory
-  resident      from the devices' own memory
+datasets      a data set: images in memory, or examples decoded one at a time
+transforms    size and channels of a data set; crops and flips of a batch
+decoded       examples decoded into memory
+cache         memoized arrays
+order         the batch spec of a step
+loader        batches on the devices, by one interface
+  in_memory     from host memory
+  on_device     from the memory of the devices
   streaming     decoded while training runs
 """

@@ -1,4 +1,4 @@
-"""Arrays that take long to make are made once, and kept in files named by a hash of all that they depend on."""
+"""Memoized arrays: files in the cache directory, named by a hash of all that their arrays depend on."""
 
 import hashlib
 import json
@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from sdit_jax.files import cache_dir, whole
+from sdit_jax import files
 
 log = logging.getLogger(__name__)
 Arrays = dict[str, np.ndarray]
 
 
-def kept(kind: str, words: tuple, make: Callable[[], Arrays]) -> Arrays:
-    """What `make()` returns, from the cache where the same kind and words were asked for before.
+def memoized(kind: str, words: tuple, make: Callable[[], Arrays]) -> Arrays:
+    """`make()`, or what it returned for the same kind and words before.
 
-    A damaged file is named in a warning and made again; where nothing can be written, a warning says so.
+    A damaged file is logged and made again; a file that cannot be written is logged.
     """
     name = hashlib.sha256(json.dumps([kind, *words]).encode()).hexdigest()[:32]
-    path = cache_dir() / "data" / f"{kind}-{name}.npz"
+    path = files.cache_dir() / "data" / f"{kind}-{name}.npz"
     arrays = read_arrays(path)
     if arrays is None:
         arrays = make()
@@ -32,7 +32,7 @@ def kept(kind: str, words: tuple, make: Callable[[], Arrays]) -> Arrays:
 
 
 def read_arrays(path: Path) -> Arrays | None:
-    """The arrays of a file; None where there is none, or, with a warning, a damaged one (their checksums are read)."""
+    """The arrays of a file, checksums verified; None where there is none or, with a warning, a damaged one."""
     if not path.exists():
         return None
     try:
@@ -44,7 +44,7 @@ def read_arrays(path: Path) -> Arrays | None:
 
 
 def write_arrays(path: Path, arrays: Arrays) -> None:
-    """Writes a file whole or not at all, also where several processes write it at once."""
+    """Writes a file atomically, also where several processes write it at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial, partial.open("wb") as file:
+    with files.atomic_write(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""What a source gives: images that are in memory, or examples that are decoded one at a time."""
+"""A data set: images in memory, or examples decoded one at a time."""
 
 import abc
 import dataclasses
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sdit_jax.config import InputError
+from sdit_jax.errors import InputError
 
-CHUNK = 512  # Examples that are fetched at once where all are.
+CHUNK = 512  # Examples fetched at once where all are read.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +34,10 @@ class Images:
         return digest.hexdigest()
 
 
-class BrokenImage(InputError):
-    """A picture that cannot be decoded, by its name."""
-
-
 class Examples(abc.ABC):
-    """Labelled images of any size that are decoded when they are asked for, from any thread.
+    """Labelled images of any size, decoded on demand from any thread.
 
-    `fingerprint` changes with the files; `skipped` of them were left out because they cannot be read.
+    `fingerprint` changes with the files; `skipped` counts files left out because they cannot be read.
     """
 
     name: str  # For messages.
@@ -55,11 +51,11 @@ class Examples(abc.ABC):
 
     @abc.abstractmethod
     def fetch(self, places: Sequence[int]) -> list[Any]:
-        """What is stored of some images; many at once may be faster. Raises InputError where reading has no sense any more."""
+        """The encoded images at some places, faster for many at once. Raises InputError where the whole data set is damaged."""
 
     @abc.abstractmethod
     def decode(self, stored: Any) -> np.ndarray:
-        """uint8 (H, W, C) of what is stored. Raises BrokenImage."""
+        """One fetched image as uint8 (H, W, C). Raises BrokenImage."""
 
     def example(self, i: int) -> np.ndarray:
         """Image i as uint8 (H, W, C)."""

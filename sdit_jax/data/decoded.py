@@ -1,4 +1,4 @@
-"""Examples as images in memory: decoded once, fitted, and kept in the cache."""
+"""Examples decoded into memory, once: the fitted images are cached on disk."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -7,37 +7,37 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
-from sdit_jax.config import InputError
 from sdit_jax.data import cache
-from sdit_jax.data.datasets import CHUNK, BrokenImage, Examples, Images
+from sdit_jax.data.datasets import CHUNK, Examples, Images
 from sdit_jax.data.transforms import fit_one, to_channels
+from sdit_jax.errors import BrokenImage, InputError
 
 log = logging.getLogger(__name__)
 
 
 def decoded(examples: Examples, size: int | None = None, channels: int | None = None, resize: str = "bilinear") -> Images:
-    """All examples, each through `transforms.fit_one`. Broken ones are named in a warning, left out and counted.
+    """All examples, each fitted by `transforms.fit_one`. Broken images are logged and left out.
 
-    Raises InputError where none is left, and, without a size, where they are of different shapes.
+    Raises InputError where none is left and, without a size, for images of different shapes.
     """
     words = (examples.fingerprint, size, resize, PIL.__version__)
-    arrays = cache.kept("images", words, lambda: _decode(examples, size, resize))
+    arrays = cache.memoized("images", words, lambda: _decode(examples, size, resize))
     kept = arrays["kept"]
-    say_skipped(examples, len(examples) - len(kept))
+    warn_skipped(examples, len(examples) - len(kept))
     if not len(kept):
         raise InputError(f"{examples.name}: no image is left")
     return Images(to_channels(arrays["images"], channels), examples.labels[kept], examples.num_classes)
 
 
-def say_skipped(examples: Examples, broken: int = 0) -> None:
-    """One line with the number of files that are left out, if any."""
+def warn_skipped(examples: Examples, broken: int = 0) -> None:
+    """Logs the number of files that are left out, if any."""
     if examples.skipped + broken:
         total = len(examples) + examples.skipped
         log.warning("%s: %d of %d files are left out, they cannot be read", examples.name, examples.skipped + broken, total)
 
 
 def _decode(examples, size, resize):
-    """{"images": uint8 (n, H, W, C), "kept": int64 (n,), which examples they are}."""
+    """{"images": uint8 (n, H, W, C), "kept": int64 (n,)}, the indices of the examples that can be decoded."""
 
     def one(stored):
         try:
@@ -57,8 +57,8 @@ def _decode(examples, size, resize):
                 images = np.empty((len(examples), *image.shape), np.uint8)
             if image.shape != images.shape[1:]:
                 raise InputError(
-                    f"{examples.name}: found an image of {image.shape} after one of {images.shape[1:]}; as they are, all must "
-                    "share one shape"
+                    f"{examples.name}: found an image of {image.shape} after one of {images.shape[1:]}; without "
+                    "resizing, all must share one shape"
                 )
             images[len(kept)] = image
             kept.append(i)

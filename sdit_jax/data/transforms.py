@@ -1,10 +1,10 @@
-"""From a data set's images to those that a model takes: size and channels, once; windows and flips at each showing."""
+"""Images in the size and channels that a network takes, and the crops and flips of a batch."""
 
 import numpy as np
 from PIL import Image
 
-from sdit_jax.config import InputError
-from sdit_jax.data.order import Showing
+from sdit_jax.data.order import BatchSpec
+from sdit_jax.errors import InputError
 
 FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -23,11 +23,10 @@ def fit(images: np.ndarray, size: int | None = None, channels: int | None = None
 
 
 def fit_one(image: np.ndarray, size: int | None = None, channels: int | None = None, resize: str = "bilinear") -> np.ndarray:
-    """uint8 (H, W, C) as (size, size, channels): the greatest square at its centre, resized; grey is repeated to 3 channels.
+    """uint8 (H, W, C) as (size, size, channels): the largest centred square, resized; grey is repeated to 3 channels.
 
-    None leaves size or channels as they are. Filters are Pillow's on 8-bit images, which average when they shrink (the release
-    brings CIFAR-10 from 32 to 28 bilinearly). Raises InputError where channels cannot be made to fit, and for a filter that is
-    not in FILTERS.
+    None keeps the size or the channels. Filters are Pillow's on 8-bit images, which average when they shrink (the release
+    resizes CIFAR-10 from 32 to 28 bilinearly). Raises InputError for channels that cannot fit and a filter not in FILTERS.
     """
     image = to_channels(image, channels)
     H, W, C = image.shape
@@ -42,32 +41,36 @@ def fit_one(image: np.ndarray, size: int | None = None, channels: int | None = N
 
 
 def check_filter(resize: str) -> None:
-    """Raises InputError for a filter that is not in FILTERS."""
+    """Raises InputError for a filter not in FILTERS."""
     if resize not in FILTERS:
         raise InputError(f"config.data.resize: found {resize!r}, allowed are {', '.join(FILTERS)}")
 
 
-def to_channels(images: np.ndarray, channels: int | None) -> np.ndarray:
-    """uint8 (..., C) with grey repeated to 3 channels. Raises InputError for any other change."""
+def to_channels(images: np.ndarray, channels: int | None, *, average: bool = False) -> np.ndarray:
+    """uint8 (..., C) with grey repeated to 3 channels and, with `average`, colour averaged to grey.
+
+    None keeps the channels. Raises InputError for any other change.
+    """
     found = images.shape[-1]
     if channels in (None, found):
         return images
-    if (found, channels) != (1, 3):
-        allowed = "1 or 3, the images are grey" if found == 1 else f"{found}, as the images have"
-        raise InputError(f"config.model.channels: found {channels}, must be {allowed}")
-    return np.repeat(images, channels, -1)
+    if (found, channels) == (1, 3):
+        return np.repeat(images, channels, -1)
+    if (found, channels) == (3, 1) and average:
+        return np.round(images.mean(-1, keepdims=True)).astype(np.uint8)
+    allowed = "1 or 3, the images are grey" if found == 1 else f"{found}, as the images have"
+    raise InputError(f"config.model.channels: found {channels}, must be {allowed}")
 
 
-def windows(images_NHWC: np.ndarray, showing: Showing, margin: int) -> np.ndarray:
-    """The images that a showing names, each cut by `margin` pixels at its corner's choice, some mirrored left to right."""
+def crops(images_NHWC: np.ndarray, spec: BatchSpec, margin: int) -> np.ndarray:
+    """The images of a batch spec, (b, H - margin, W - margin, C), cropped at their corners and mirrored where `flip_B`."""
     if margin:
-        N, H, W, C = images_NHWC.shape
-        sides = (H - margin, W - margin)
-        views = np.lib.stride_tricks.sliding_window_view(images_NHWC, sides, (1, 2))  # (N, margin + 1, margin + 1, C, h, w)
-        rows, columns = showing.corner_B2.T
-        pixels = np.moveaxis(views[showing.index_B, rows, columns], 1, -1)
+        _, H, W, _ = images_NHWC.shape
+        views = np.lib.stride_tricks.sliding_window_view(images_NHWC, (H - margin, W - margin), (1, 2))
+        rows, columns = spec.corner_B2.T  # Views are (N, margin + 1, margin + 1, C, H - margin, W - margin).
+        pixels = np.moveaxis(views[spec.index_B, rows, columns], 1, -1)
     else:
-        pixels = images_NHWC[showing.index_B]
-    if showing.flip_B.any():
-        pixels = np.where(showing.flip_B[:, None, None, None], pixels[:, :, ::-1], pixels)
+        pixels = images_NHWC[spec.index_B]
+    if spec.flip_B.any():
+        pixels = np.where(spec.flip_B[:, None, None, None], pixels[:, :, ::-1], pixels)
     return np.ascontiguousarray(pixels)

@@ -1,1 +1,1 @@
-"""Floor 3, the noise process: it sees a network only as a function denoise(x, t) and knows nothing of neurons."""
+"""The diffusion process: schedules, what a network predicts, losses, guidance, samplers. A network is only denoise(x, t)."""

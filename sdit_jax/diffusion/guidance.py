@@ -1,31 +1,37 @@
-"""Classifier-free guidance: a conditional network becomes the `denoise(x, t)` that samplers want."""
+"""Classifier-free guidance."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-Denoise = Callable[[jax.Array, jax.Array], jax.Array]
+Predict = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def guided(denoise: Callable[..., Any], y_B: jax.Array | None, *, null: int, scale: float = 1.0, channels: int) -> Denoise:
-    """A denoise(x, t): noise = (1 - scale) noise(x, t, null) + scale noise(x, t, y), as one batch of twice the size.
+def passes(scale: float) -> int:
+    """Network evaluations for one guided prediction: 1 for scales 1 (no guidance) and 0 (no labels), else 2."""
+    return 1 if scale in (0, 1) else 2
 
-    Scales 1 (no guidance) and 0 (no labels) need one prediction and cost nothing more. A learned variance is the conditional
-    one's. `channels` is the number of channels of x, after which the variance starts.
+
+def guided(
+    predict: Callable[..., jax.Array], y_B: jax.Array | None, *, null: int, scale: float = 1.0, channels: int
+) -> Predict:
+    """predict(x, t): (1 - scale) predict(x, t, null) + scale predict(x, t, y), as one batch of twice the size.
+
+    This combines the network's outputs. Clean images are linear in them, so combining those instead gives the same. A learned
+    variance, in the channels from `channels` on, is that of predict(x, t, y).
     Source: Ho and Salimans 2022 (arXiv 2207.12598), with scale = 1 + their w.
     """
     if y_B is None or scale == 1:
-        return lambda x, t: denoise(x, t, y_B)
+        return lambda x, t: predict(x, t, y_B)
     null_B = jnp.full_like(y_B, null)
     if scale == 0:
-        return lambda x, t: denoise(x, t, null_B)
+        return lambda x, t: predict(x, t, null_B)
 
     def both(x, t):
-        output = denoise(jnp.concatenate([x, x]), jnp.concatenate([t, t]), jnp.concatenate([y_B, null_B]))
+        output = predict(jnp.concatenate([x, x]), jnp.concatenate([t, t]), jnp.concatenate([y_B, null_B]))
         with_label, without = jnp.split(output, 2)
-        noise = without[..., :channels] + scale * (with_label[..., :channels] - without[..., :channels])
-        return jnp.concatenate([noise, with_label[..., channels:]], -1)
+        combined = without[..., :channels] + scale * (with_label[..., :channels] - without[..., :channels])
+        return jnp.concatenate([combined, with_label[..., channels:]], -1)
 
     return both

@@ -1,101 +1,139 @@
-"""What a network is trained for: the schedule, what it predicts there, which timesteps it sees, how errors count at each."""
+"""The training objective: schedule, prediction, distribution of timesteps, loss; and a prediction as a denoised image."""
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sdit_jax.diffusion import process
-from sdit_jax.diffusion.schedule import Schedule
+from sdit_jax.diffusion.loss import LOSSES, variational_bound
+from sdit_jax.diffusion.schedule import SCHEDULES, Schedule
+from sdit_jax.errors import InputError
 
-# What is predicted, a noise + b x_0, by its (a, b) for alpha = sqrt(abar), sigma = sqrt(1 - abar).
-PREDICTIONS = {
-    "noise": lambda alpha, sigma: (np.ones_like(alpha), np.zeros_like(sigma)),
-    "x0": lambda alpha, sigma: (np.zeros_like(alpha), np.ones_like(sigma)),
-    "velocity": lambda alpha, sigma: (alpha, -sigma),
+# What a network can predict, a noise + b x_0: (a, b) at every level of a schedule.
+PREDICTIONS: dict[str, Callable[[Schedule], tuple[np.ndarray, np.ndarray]]] = {
+    "noise": lambda schedule: (np.ones(len(schedule)), np.zeros(len(schedule))),
+    "x0": lambda schedule: (np.zeros(len(schedule)), np.ones(len(schedule))),
+    "velocity": lambda schedule: (schedule.velocities[1], schedule.velocities[0]),
 }
 DISTRIBUTIONS = ("uniform", "logit_normal")
+
+
+class Denoised(NamedTuple):
+    """x_t = alpha x_0 + sigma noise taken apart by a network, with v of its learned variance, if any (PAPER section 6).
+
+    Of x_0 and noise, the one that the network predicts is its output, unchanged; the other follows from x_t.
+    """
+
+    x_0: jax.Array
+    noise: jax.Array
+    v: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
     """A schedule and what is learned on it; by default what the release learns (PAPER section 6).
 
-    `prediction`: "noise"; "x0", the clean image; or "velocity", alpha noise - sigma x_0 (Salimans and Ho 2022,
-    arXiv 2202.00512), with alpha = sqrt(abar), sigma = sqrt(1 - abar). `error_of`: which of these the squared error is of,
-    whatever is predicted (Li and He 2025, arXiv 2511.13720, tell the two apart), by default "prediction". `min_snr`, gamma: in
-    its place errors of x_0 count min(gamma, abar / (1 - abar)) (Hang et al. 2023, arXiv 2303.09556); 0: they do not.
-    `distribution` of timesteps in training: "uniform", or "logit_normal", those of sigmoid(standard normal) of the way (Esser
-    et al. 2024, arXiv 2403.03206).
+    prediction    the target: "noise"; "x0", the clean image; "velocity", noise d sigma + x_0 d alpha
+    loss_space    the space in which errors are measured, one of these, or "prediction" for the target's own (Li and He 2025,
+                  arXiv 2511.13720, separate the two)
+    min_snr       gamma of min-SNR weights, in place of loss_space: min(gamma, alpha^2 / sigma^2) on errors of x_0 (Hang et al.
+                  2023, arXiv 2303.09556); 0 is off
+    distribution  of timesteps in training: "uniform", or "logit_normal", T sigmoid(standard normal) (Esser et al. 2024,
+                  arXiv 2403.03206)
+    loss          one of LOSSES
     """
 
     schedule: Schedule
     prediction: str = "noise"
     distribution: str = "uniform"
-    error_of: str = "prediction"
+    loss_space: str = "prediction"
     min_snr: float = 0.0
-
-    @functools.cached_property
-    def target_noise(self) -> np.ndarray:
-        """a: how much of the noise is in the target, by timestep."""
-        return self._target[0]
-
-    @functools.cached_property
-    def target_x0(self) -> np.ndarray:
-        """b: how much of the clean image is in the target, by timestep."""
-        return self._target[1]
+    loss: str = "mse"
 
     @functools.cached_property
     def noise_error(self) -> np.ndarray:
-        """The error of the implied noise for an error of 1 in the prediction, by timestep."""
+        """The error of the noise per error of the prediction, by timestep."""
         return self._noise_error(self.prediction)
 
-    @property
+    @functools.cached_property
     def weight(self) -> np.ndarray:
-        """What a squared error of the prediction counts, by timestep."""
+        """Weight of the squared error of the prediction, by timestep."""
         if self.min_snr:
             snr = np.exp(self.schedule.log_snr)
             return np.minimum(self.min_snr, snr) / snr * self.noise_error**2
-        judged = self.prediction if self.error_of == "prediction" else self.error_of
-        return (self.noise_error / self._noise_error(judged)) ** 2
+        space = self.prediction if self.loss_space == "prediction" else self.loss_space
+        return (self.noise_error / self._noise_error(space)) ** 2
 
     def _noise_error(self, prediction):
         """alpha / (alpha a - sigma b)."""
-        alpha, sigma = self._signal
-        a, b = PREDICTIONS[prediction](alpha, sigma)
-        return alpha / (alpha * a - sigma * b)
-
-    @property
-    def _signal(self):
-        return np.sqrt(self.schedule.alphas_bar), np.sqrt(1 - self.schedule.alphas_bar)
-
-    @property
-    def _target(self):
-        return PREDICTIONS[self.prediction](*self._signal)
+        a, b = PREDICTIONS[prediction](self.schedule)
+        return self.schedule.alphas / (self.schedule.alphas * a - self.schedule.sigmas * b)
 
     def timesteps(self, key: jax.Array, shape: Sequence[int]) -> jax.Array:
         """Random timesteps to train at, int32."""
         if self.distribution == "uniform":
             return jax.random.randint(key, shape, 0, len(self.schedule))
-        way = jax.nn.sigmoid(jax.random.normal(key, shape))
-        return jnp.minimum(len(self.schedule) * way, len(self.schedule) - 1).astype(jnp.int32)
+        s = jax.nn.sigmoid(jax.random.normal(key, shape))
+        return jnp.minimum(len(self.schedule) * s, len(self.schedule) - 1).astype(jnp.int32)
 
     def target(self, x_0: jax.Array, noise: jax.Array, t_B: jax.Array) -> jax.Array:
-        """What the network is to predict, a noise + b x_0."""
-        return process.at(self.target_noise, t_B, x_0) * noise + process.at(self.target_x0, t_B, x_0) * x_0
+        """The network's target, a noise + b x_0."""
+        a, b = PREDICTIONS[self.prediction](self.schedule)
+        return process.at(a, t_B, x_0) * noise + process.at(b, t_B, x_0) * x_0
 
-    def noise(self, predicted: jax.Array, x_t: jax.Array, t_B: jax.Array) -> jax.Array:
-        """The noise that a prediction implies, (alpha predicted - b x_t) / (alpha a - sigma b)."""
-        if self.prediction == "noise":
-            return predicted
-        of_x_t = -self.target_x0 * self.noise_error / self._signal[0]
-        return process.at(self.noise_error, t_B, x_t) * predicted + process.at(of_x_t, t_B, x_t) * x_t
+    def denoised(self, output: jax.Array, x_t: jax.Array, t_B: jax.Array) -> Denoised:
+        """Clean image and noise from the network's output y on x_t:
 
-    def denoised(self, output: jax.Array, x_t: jax.Array, t_B: jax.Array) -> jax.Array:
-        """A network's output as samplers want it: noise, and v behind it where the variance is learned."""
+        x_0 = (a x_t - sigma y) / D,    noise = (alpha y - b x_t) / D,    D = alpha a - sigma b
+        """
+        y, v = process.split_prediction(output, x_t)
+        a, b = PREDICTIONS[self.prediction](self.schedule)
+        alphas, sigmas = self.schedule.alphas, self.schedule.sigmas
+        D = alphas * a - sigmas * b
+        of = lambda table: process.at(table, t_B, x_t)
+        x_0 = y if self.prediction == "x0" else of(a / D) * x_t - of(sigmas / D) * y
+        noise = y if self.prediction == "noise" else of(alphas / D) * y - of(b / D) * x_t
+        return Denoised(x_0, noise, v)
+
+    def losses(
+        self, output: jax.Array, x_0: jax.Array, x_t: jax.Array, t_B: jax.Array, noise: jax.Array
+    ) -> dict[str, jax.Array]:
+        """Loss terms of shape (B,) for a network output on x_t.
+
+        loss  trained: the weighted `loss` of the prediction, plus "vb"
+        mse   mean squared error of the noise, to compare objectives
+        vb    where the output holds v (twice the channels): the variational bound in bits per dimension; its mean is detached,
+              so that it trains the variance alone
+        """
         predicted, v = process.split_prediction(output, x_t)
-        noise = self.noise(predicted, x_t, t_B)
-        return noise if v is None else jnp.concatenate([noise, v], -1)
+        difference = self.target(x_0, noise, t_B) - predicted
+        squared_B, loss_B = LOSSES["mse"](difference), LOSSES[self.loss](difference)
+        terms = {"mse": process.at(self.noise_error**2, t_B, squared_B) * squared_B}
+        loss = process.at(self.weight, t_B, loss_B) * loss_B
+        if v is not None:
+            x0_predicted = jax.lax.stop_gradient(self.denoised(output, x_t, t_B).x_0)
+            terms["vb"] = variational_bound(self.schedule, x0_predicted, v, x_0, x_t, t_B)
+            loss += terms["vb"]
+        return terms | {"loss": loss}
+
+
+def make_objective(config: Any) -> Objective:
+    """The objective of the fields of config.diffusion. Raises InputError for names that do not exist."""
+    names = {
+        "schedule": SCHEDULES, "prediction": PREDICTIONS, "distribution": DISTRIBUTIONS, "loss": LOSSES,
+        "loss_space": ("prediction", *PREDICTIONS),
+    }  # fmt: skip
+    for name, allowed in names.items():
+        if config[name] not in allowed:
+            raise InputError(f"config.diffusion.{name}: found {config[name]!r}, allowed are {', '.join(allowed)}")
+    if config.min_snr and config.loss_space != "prediction":
+        raise InputError(
+            f"config.diffusion.min_snr: found {config.min_snr:g} with loss_space={config.loss_space!r}; set one of them"
+        )
+    schedule = SCHEDULES[config.schedule](config.timesteps)
+    return Objective(schedule, config.prediction, config.distribution, config.loss_space, config.min_snr, config.loss)

@@ -1,4 +1,4 @@
-"""The forward process, and what a network's prediction says about the reverse one."""
+"""The forward process and its posterior, for images x (B, ...) at levels t_B of a schedule."""
 
 import jax
 import jax.numpy as jnp
@@ -9,26 +9,22 @@ from sdit_jax.diffusion.schedule import Schedule
 
 def at(table: np.ndarray, index: jax.Array, like: jax.Array) -> jax.Array:
     """A float64 table at index_B (or a scalar index), float32, shaped to broadcast over `like` (B, ...)."""
-    value = jnp.asarray(table, jnp.float32)[index]
+    return _broadcast(jnp.asarray(table, jnp.float32)[index], like)
+
+
+def _broadcast(value, like):
     return value.reshape(value.shape + (1,) * (like.ndim - value.ndim))
 
 
 def add_noise(schedule: Schedule, x_0: jax.Array, t_B: jax.Array, noise: jax.Array) -> jax.Array:
-    """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise."""
-    bar = schedule.alphas_bar
-    return at(np.sqrt(bar), t_B, x_0) * x_0 + at(np.sqrt(1 - bar), t_B, x_0) * noise
-
-
-def predicted_x0(schedule: Schedule, x_t: jax.Array, index, noise: jax.Array) -> jax.Array:
-    """The clean image that a noise prediction implies: (x_t - sqrt(1 - abar) noise) / sqrt(abar)."""
-    bar = schedule.alphas_bar
-    return at(np.sqrt(1 / bar), index, x_t) * x_t - at(np.sqrt(1 / bar - 1), index, x_t) * noise
+    """x_t = alpha_t x_0 + sigma_t noise, for integer or real t."""
+    return _broadcast(schedule.alpha(t_B), x_0) * x_0 + _broadcast(schedule.sigma(t_B), x_0) * noise
 
 
 def implied_noise(schedule: Schedule, x_t: jax.Array, index, x_0: jax.Array) -> jax.Array:
-    """The noise that a clean image implies: (x_t - sqrt(abar) x_0) / sqrt(1 - abar)."""
-    bar = schedule.alphas_bar
-    return at(1 / np.sqrt(1 - bar), index, x_t) * x_t - at(np.sqrt(bar / (1 - bar)), index, x_t) * x_0
+    """The noise in x_t for a clean image: (x_t - alpha_t x_0) / sigma_t."""
+    alphas, sigmas = schedule.alphas, schedule.sigmas
+    return at(1 / sigmas, index, x_t) * x_t - at(alphas / sigmas, index, x_t) * x_0
 
 
 def posterior_mean(schedule: Schedule, x_0: jax.Array, x_t: jax.Array, index) -> jax.Array:
@@ -43,7 +39,7 @@ def learned_log_variance(schedule: Schedule, v: jax.Array, index) -> jax.Array:
 
 
 def split_prediction(output: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    """(noise, v) of a network output: v is None unless the output has twice the channels of x.
+    """(prediction, v) of a network output: v is None unless the output has twice the channels of x.
 
     Raises ValueError for any other number of channels.
     """

@@ -1,103 +1,143 @@
-"""Samplers: each one step of the reverse process; `sample` scans it over a whole trajectory.
+"""Samplers: one reverse step each, from level i of a schedule to level i - 1; `sample` scans it over a trajectory.
 
-A step takes x_t at place i of the schedule to the place before: what the network takes for clean image and noise there, v where
-it predicts one, the random key, and `before`, the clean image of the step just done.
+| sampler | order | network calls | source |
+|---|---|---|---|
+| `ddpm` | 1, stochastic | 1 a step | Ho et al. 2020 (arXiv 2006.11239) |
+| `ddim` | 1 | 1 a step | Song et al. 2021 (arXiv 2010.02502), eta = 0 |
+| `euler`, `heun` | 1, 2 | 1 and 2 a step, the last 1 | Karras et al. 2022 (arXiv 2206.00364), algorithm 1 without churn |
+| `dpmpp_2m`, `dpmpp_2m_sde` | 2, the latter stochastic | 1 a step | Lu et al. 2022 (arXiv 2211.01095) |
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sdit_jax.diffusion import process
-from sdit_jax.diffusion.guidance import Denoise
+from sdit_jax.diffusion.objective import Denoised
 from sdit_jax.diffusion.schedule import Schedule
 
+Denoise = Callable[[jax.Array, jax.Array], Any]  # (x, t_B) -> the clean image, or Denoised.
 
-def ddpm(schedule: Schedule, x, i, x_0, noise, v, key, before):
-    """Ancestral sampling: x_{t-1} ~ N(mean(x_0 as predicted, x_t), variance), without noise at the last step.
 
-    The variance is the learned one where the network predicts it, else the posterior variance. Source: Ho et al. 2020.
+class Level(NamedTuple):
+    """The arguments of a step from level i: x_t, its denoised image and noise, and the clean image of the previous step."""
+
+    schedule: Schedule
+    i: jax.Array
+    x: jax.Array
+    x_0: jax.Array
+    noise: jax.Array
+    v: jax.Array | None
+    x0_prev: jax.Array
+    key: jax.Array | None
+    denoise: Callable[[jax.Array, jax.Array], Denoised]  # (x, level) -> Denoised, for further calls.
+
+
+def ddpm(at: Level) -> jax.Array:
+    """Ancestral sampling: x_{t-1} ~ N(posterior mean of x_0 and x_t, variance), without noise in the last step.
+
+    The variance is the learned one where the network predicts it, else the posterior variance.
     """
-    del noise, before
-    mean = process.posterior_mean(schedule, x_0, x, i)
-    if v is None:
-        log_variance = process.at(schedule.posterior_log_variance, i, x)
+    mean = process.posterior_mean(at.schedule, at.x_0, at.x, at.i)
+    if at.v is None:
+        log_variance = process.at(at.schedule.posterior_log_variance, at.i, at.x)
     else:
-        log_variance = process.learned_log_variance(schedule, v, i)
-    fresh = normal(fold_in(key, i), x)
-    return mean + jnp.where(i > 0, jnp.exp(log_variance / 2), 0) * fresh
+        log_variance = process.learned_log_variance(at.schedule, at.v, at.i)
+    fresh = normal(fold_in(at.key, at.i), at.x)
+    return mean + jnp.where(at.i > 0, jnp.exp(log_variance / 2), 0) * fresh
 
 
-def ddim(schedule: Schedule, x, i, x_0, noise, v, key, before):
-    """The deterministic sampler, x_{t-1} = sqrt(abar_{t-1}) x_0 + sqrt(1 - abar_{t-1}) noise.
+def ddim(at: Level) -> jax.Array:
+    """x_{t-1} = alpha_{t-1} x_0 + sigma_{t-1} noise."""
+    alpha, sigma = (process.at(table, at.i, at.x) for table in (at.schedule.alphas_prev, at.schedule.sigmas_prev))
+    return alpha * at.x_0 + sigma * at.noise
 
-    Source: Song et al. 2021 (arXiv 2010.02502), eta = 0.
+
+def euler(at: Level) -> jax.Array:
+    """Euler's step of the probability-flow ODE d(x / alpha) / du = noise in u = sigma / alpha: that of `ddim`."""
+    return ddim(at)
+
+
+def heun(at: Level) -> jax.Array:
+    """Heun's step of the same ODE: the mean of the noise before and after Euler's step. The last step, to u = 0, is Euler's.
+
+    x / alpha, large where alpha is small, is not formed: x_0 + u noise = (x_0 + u (noise - mean)) + u mean.
     """
-    del v, key, before
-    bar = schedule.alphas_bar_prev
-    return process.at(np.sqrt(bar), i, x) * x_0 + process.at(np.sqrt(1 - bar), i, x) * noise
+    euler_step = ddim(at)
+
+    def corrected():
+        mean = (at.noise + at.denoise(euler_step, at.i - 1).noise) / 2
+        u = process.at(at.schedule.sigmas / at.schedule.alphas, at.i, at.x)
+        return ddim(at._replace(x_0=at.x_0 + u * (at.noise - mean), noise=mean))
+
+    return jax.lax.cond(at.i > 0, corrected, lambda: euler_step)
 
 
-def dpmpp_2m(schedule: Schedule, x, i, x_0, noise, v, key, before):
-    """DPM-Solver++(2M): of second order, deterministic. A step of `ddim` with the clean image of `midpoint` and its noise.
+def dpmpp_2m(at: Level) -> jax.Array:
+    """DPM-Solver++(2M), algorithm 2: a step of `ddim` with the clean image of `midpoint`.
 
-    sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) midpoint, alpha = sqrt(abar), sigma = sqrt(1 - abar), h the gain of
-    log(alpha / sigma), is that step. Source: Lu et al. 2022 (arXiv 2211.01095), algorithm 2.
+    This equals sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) midpoint, with h the increase of log(alpha / sigma).
     """
-    del noise
-    x_0 = midpoint(schedule, x_0, before, i)
-    return ddim(schedule, x, i, x_0, process.implied_noise(schedule, x, i, x_0), v, key, before)
+    x_0 = midpoint(at)
+    return ddim(at._replace(x_0=x_0, noise=process.implied_noise(at.schedule, at.x, at.i, x_0)))
 
 
-def dpmpp_2m_sde(schedule: Schedule, x, i, x_0, noise, v, key, before):
-    """SDE-DPM-Solver++(2M): the same for the reverse SDE. A step of `ddpm` with the clean image of `midpoint`.
+def dpmpp_2m_sde(at: Level) -> jax.Array:
+    """SDE-DPM-Solver++(2M), the same for the reverse SDE: a step of `ddpm` with the clean image of `midpoint`.
 
-    exp(-h) sigma_s / sigma_t x_t + alpha_s (1 - exp(-2h)) midpoint + sigma_s sqrt(1 - exp(-2h)) fresh noise is that step with
-    the posterior variance; a learned one is not used. Source: Lu et al. 2022 (arXiv 2211.01095).
+    With the posterior variance (a learned one is not used) this equals
+    exp(-h) sigma_s / sigma_t x_t + alpha_s (1 - exp(-2h)) midpoint + sigma_s sqrt(1 - exp(-2h)) fresh noise.
     """
-    del v
-    return ddpm(schedule, x, i, midpoint(schedule, x_0, before, i), noise, None, key, before)
+    return ddpm(at._replace(x_0=midpoint(at), v=None))
 
 
-def midpoint(schedule: Schedule, x_0, before, i):
-    """The clean image halfway through step i in log-SNR, on the line through the last two, before and x_0.
+def midpoint(at: Level) -> jax.Array:
+    """The clean image halfway through step i in log-SNR, extrapolated from the last two.
 
-    x_0 + h_i / (2 h_{i+1}) (x_0 - before), with h_i the length of step i. It is x_0 itself, a step of first order, at the first
-    step, which has none before, and at the last, from the lowest noise level visited to the clean image, where h is infinite:
-    that one errs by the order of that level's variance, 1 - abar.
+    x_0 + h_i / (2 h_{i+1}) (x_0 - x0_prev), with h_i the length of step i. It is x_0, a step of first order, in the first step
+    and in the last, where h is infinite; the last one errs by the order of the lowest noise level's variance.
     """
-    h, weight = np.diff(schedule.log_snr), np.zeros(len(schedule))
+    h, weight = np.diff(at.schedule.log_snr), np.zeros(len(at.schedule))
     weight[1:-1] = h[:-1] / (2 * h[1:])
-    return x_0 + process.at(weight, i, x_0) * (x_0 - before)
+    return at.x_0 + process.at(weight, at.i, at.x_0) * (at.x_0 - at.x0_prev)
 
 
-def normal(key: jax.Array, x: jax.Array) -> jax.Array:
-    """Standard normal noise like x (B, ...): from one key for all, or from keys of shape (B,), each image from its own."""
-    if key.ndim == 0:
-        return jax.random.normal(key, x.shape, x.dtype)
-    return jax.vmap(lambda one: jax.random.normal(one, x.shape[1:], x.dtype))(key)
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """A reverse step and its properties."""
+
+    step: Callable[[Level], jax.Array]
+    stochastic: bool = False
+    in_log_snr: bool = False  # Levels are evenly spaced in log-SNR, not in time.
+    calls: Callable[[int], int] = lambda steps: steps  # Evaluations of the denoiser in a trajectory of so many steps.
 
 
-def fold_in(key: jax.Array, number) -> jax.Array:
-    """jax.random.fold_in, for one key or an array of keys."""
-    return jax.random.fold_in(key, number) if key.ndim == 0 else jax.vmap(lambda one: jax.random.fold_in(one, number))(key)
+SAMPLERS = {
+    "ddpm": Sampler(ddpm, stochastic=True),
+    "ddim": Sampler(ddim),
+    "euler": Sampler(euler, in_log_snr=True),
+    "heun": Sampler(heun, in_log_snr=True, calls=lambda steps: 2 * steps - 1),
+    "dpmpp_2m": Sampler(dpmpp_2m, in_log_snr=True),
+    "dpmpp_2m_sde": Sampler(dpmpp_2m_sde, stochastic=True, in_log_snr=True),
+}
 
 
-SAMPLERS: dict[str, Callable] = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m, "dpmpp_2m_sde": dpmpp_2m_sde}
-STOCHASTIC = ("ddpm", "dpmpp_2m_sde")
-SECOND_ORDER = ("dpmpp_2m", "dpmpp_2m_sde")
+def calls(method: str, steps: int) -> int:
+    """Evaluations of the denoiser in a trajectory, without guidance."""
+    return SAMPLERS[method].calls(steps)
 
 
 def visited(schedule: Schedule, method: str, steps: int) -> np.ndarray:
-    """The timesteps that `sample` visits, descending: evenly spaced, for samplers of second order in log-SNR.
+    """The levels that `sample` visits, descending.
 
-    Those extrapolate over a step from the one before, which must not be much shorter in log-SNR. Few even steps end in a leap,
-    and "dpmpp_2m" then misses by more than "ddim".
+    "dpmpp_2m" extrapolates from step to step, which needs steps of similar length in log-SNR: with few steps that are even in
+    time it is worse than "ddim".
     """
-    return schedule.spaced(steps, in_log_snr=method in SECOND_ORDER)[::-1]
+    return schedule.spaced(steps, in_log_snr=SAMPLERS[method].in_log_snr)[::-1]
 
 
 def sample(
@@ -107,7 +147,7 @@ def sample(
     *,
     method: str,
     steps: int | None = None,
-    timesteps: Sequence[int] | None = None,
+    timesteps: Sequence[int] | np.ndarray | None = None,
     key: jax.Array | None = None,
     clip_x0: bool = False,
     path: bool = False,
@@ -115,43 +155,67 @@ def sample(
     """Runs the reverse process from x_T to x_0 as one `jax.lax.scan`.
 
     Args:
-      denoise: (x, t_B) -> predicted noise, or (noise, v) stacked on the last axis where the variance is learned.
+      denoise: (x, t_B) -> the clean image, or Denoised with the noise and a learned variance.
       x_T: standard normal noise of any shape (B, ...), channels last.
       schedule: the schedule that `denoise` was trained with.
       method: one of SAMPLERS.
-      steps: how many steps, chosen by `visited`; None for all.
-      timesteps: the steps themselves, descending; override `steps`.
-      key: random key, needed by STOCHASTIC ones; or one per image, (B,), so that an image does not depend on those beside it.
-      clip_x0: whether predicted clean images are clipped to [-1, 1], and the noise made to agree. The release does not; the
-        cosine schedule needs it, since its first steps multiply every error of the noise by 1 / sqrt(abar) in the thousands.
-      path: whether to return also what each step took for the clean image.
+      steps: the number of steps, spaced by `visited`; None for all levels.
+      timesteps: the levels themselves, descending; override `steps`.
+      key: random key, needed by stochastic samplers: one for all images, or one per image, (B,), so that an image does not
+        depend on its batch.
+      clip_x0: clips predicted clean images to [-1, 1] and moves the noise to agree. The release does not; a network that
+        predicts noise on the cosine schedule needs it, since its first steps multiply errors by 1 / alpha, in the thousands.
+      path: whether to return the predicted clean images of all steps too.
 
     Returns:
-      x_0, of the shape of x_T; with `path` (x_0, path): the predicted clean images, (steps, B, ...), in the order of the steps.
+      x_0, of the shape of x_T; with `path` (x_0, path), path (steps, B, ...) in the order of the steps.
 
     Raises:
-      ValueError: an unknown method, a stochastic method without key, or steps that are not in the schedule or not descending.
+      ValueError: an unknown method, a stochastic method without key, levels that are not in the schedule or not descending, or
+        a clean image of another shape than x.
     """
     if method not in SAMPLERS:
         raise ValueError(f"sampler: found {method!r}, allowed are {', '.join(SAMPLERS)}")
-    if method in STOCHASTIC and key is None:
+    sampler = SAMPLERS[method]
+    if sampler.stochastic and key is None:
         raise ValueError(f"sampler {method!r} is stochastic: pass key=jax.random.key(seed)")
-    chosen = visited(schedule, method, len(schedule) if steps is None else steps) if timesteps is None else timesteps
-    if list(chosen) != sorted(chosen, reverse=True):
-        raise ValueError(f"timesteps: found {list(chosen)}, must descend")
-    respaced = schedule.respaced(chosen)
-    told = jnp.asarray(respaced.timesteps, jnp.int32)
-    move = SAMPLERS[method]
+    levels = timesteps
+    if levels is None:
+        levels = visited(schedule, method, len(schedule) if steps is None else steps)
+    if list(levels) != sorted(levels, reverse=True):
+        raise ValueError(f"timesteps: found {list(levels)}, must descend")
+    respaced = schedule.respaced(levels)
+    times = jnp.asarray(respaced.timesteps, jnp.int32)
+
+    def denoise_at(x, i):
+        found = denoise(x, jnp.full(x.shape[:1], times[i]))
+        if not isinstance(found, Denoised):
+            if found.shape != x.shape:
+                raise ValueError(f"denoise: found a clean image of shape {found.shape} for x {x.shape}")
+            found = Denoised(found, process.implied_noise(respaced, x, i, found))
+        if clip_x0:
+            x_0 = jnp.clip(found.x_0, -1, 1)
+            found = found._replace(x_0=x_0, noise=process.implied_noise(respaced, x, i, x_0))
+        return found
 
     def step(carry, i):
-        x, before = carry
-        noise, v = process.split_prediction(denoise(x, jnp.full(x.shape[:1], told[i])), x)
-        x_0 = process.predicted_x0(respaced, x, i, noise)
-        if clip_x0:
-            x_0 = jnp.clip(x_0, -1, 1)
-            noise = process.implied_noise(respaced, x, i, x_0)
-        moved = move(respaced, x, i, x_0, noise, v, key, before)
-        return (moved.astype(x.dtype), x_0.astype(x.dtype)), x_0 if path else None
+        x, x0_prev = carry
+        found = denoise_at(x, i)
+        level = Level(respaced, i, x, found.x_0, found.noise, found.v, x0_prev, key, denoise_at)
+        moved = sampler.step(level)
+        return (moved.astype(x.dtype), found.x_0.astype(x.dtype)), found.x_0 if path else None
 
     (x_0, _), predicted = jax.lax.scan(step, (x_T, jnp.zeros_like(x_T)), jnp.arange(len(respaced))[::-1])
     return (x_0, predicted) if path else x_0
+
+
+def normal(key: jax.Array, x: jax.Array) -> jax.Array:
+    """Standard normal noise of the shape of x (B, ...), from one key for all images or from keys (B,), one per image."""
+    if key.ndim == 0:
+        return jax.random.normal(key, x.shape, x.dtype)
+    return jax.vmap(lambda one: jax.random.normal(one, x.shape[1:], x.dtype))(key)
+
+
+def fold_in(key: Any, number: Any) -> jax.Array:
+    """jax.random.fold_in, for one key or an array of keys."""
+    return jax.random.fold_in(key, number) if key.ndim == 0 else jax.vmap(lambda one: jax.random.fold_in(one, number))(key)

@@ -1,1 +1,1 @@
-"""Floor 1, layers: flax linen modules with parameters, each one idea of the network."""
+"""Flax linen modules that networks are built from, one idea per file."""

@@ -1,4 +1,4 @@
-"""From images, timesteps and labels to tokens, and back from tokens to images (PAPER sections 2, 3 and 5)."""
+"""Patches, timestep and label embeddings, and back from tokens to images (PAPER sections 2, 3 and 5)."""
 
 import math
 
@@ -13,7 +13,7 @@ FREQUENCIES = 128
 
 
 def patchify(x_BHWC: jax.Array, patch_size: int) -> jax.Array:
-    """Cuts images into patches in raster order: (B, L, patch_size * patch_size * C)."""
+    """Images as patches in raster order, (B, L, patch_size * patch_size * C)."""
     B, H, W, C = x_BHWC.shape
     p = patch_size
     x = x_BHWC.reshape(B, H // p, p, W // p, p, C).swapaxes(2, 3)
@@ -46,9 +46,9 @@ class TimeEmbed(nn.Module):
 
 
 class LabelEmbed(nn.Module):
-    """A table of num_classes + 1 rows, the last for the null class; in training labels are dropped to null at random.
+    """A table of num_classes + 1 rows, the last for "no label". In training a fraction `dropout` of labels becomes that one.
 
-    Dropping needs the random stream "label_dropout". Labels outside 0..num_classes give NaN rather than a wrong row.
+    Training needs the random stream "label_dropout". Labels outside 0..num_classes give NaN.
     """
 
     num_classes: int

@@ -1,9 +1,9 @@
-"""Matrix products and broadcasts with gradients of their own: in mixed precision, and laid out for speed.
+"""Matrix products and broadcasts with custom gradients, for mixed precision and for speed on CPUs.
 
-Left to itself, the gradient of a product over (B, L, C) contracts two axes at once, for which XLA's CPU compiler writes
-transposed copies of its operands, and computes them anew; and that of a broadcast sums over the batch, for which it has a
-kernel 25 times slower than memory. In bfloat16 it reaches the processor's matrix units only where the sums come out in float32
-and the first operand lies in rows along what is summed over. Measured in docs/performance.md; other devices do not mind.
+JAX's own gradient of a product over (B, L, C) contracts two axes at once; XLA's CPU compiler then writes transposed copies of
+the operands. Its own gradient of a broadcast is a sum over the batch that runs 25 times slower than memory. And a product of
+bfloat16 uses the CPU's matrix units only if its sums are float32 and its first operand is contiguous along the contracted axis.
+The gradients here avoid all three (docs/performance.md); accelerators compile them as well as JAX's own.
 """
 
 import functools
@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from sdit_jax.ops.backend import backend
+
 WEIGHTED = "weighted"
 
 
@@ -21,7 +23,7 @@ WEIGHTED = "weighted"
 def product(x___C: jax.Array, kernel_CN: jax.Array, dtype: Any, out_dtype: Any) -> jax.Array:
     """x W over the last axis: operands rounded to `dtype`, sums in at least float32, the result in `out_dtype`.
 
-    So are the gradients: that of x in the dtype of x, that of W in the dtype of W, from operands in `dtype`.
+    Gradients are products of operands in `dtype` too; they have the dtypes of x and W.
     """
     y = _dot(_rows(x___C).astype(dtype), kernel_CN.astype(dtype), (1, 0), out_dtype)
     return y.reshape(*x___C.shape[:-1], -1)
@@ -44,7 +46,7 @@ product.defvjp(_product_fwd, _product_bwd)
 
 
 def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
+    return backend() == "cpu"
 
 
 def _rows(x___C):
@@ -52,7 +54,7 @@ def _rows(x___C):
 
 
 def _dot(a, b, axes, out_dtype):
-    """Product of two matrices over these axes, with sums in at least float32."""
+    """The product of two matrices over these axes, summed in at least float32 on a CPU."""
     sums = jnp.promote_types(out_dtype, jnp.float32) if _on_cpu() else out_dtype
     return jax.lax.dot_general(a, b, ((axes[:1], axes[1:]), ((), ())), preferred_element_type=sums).astype(out_dtype)
 
@@ -61,7 +63,7 @@ def _summed_products(x___C, g___N, out_dtype):
     """x^T g, summed over all axes but the last: (C, N)."""
     if not _on_cpu() or x___C.dtype != jnp.bfloat16:
         return _dot(_rows(x___C), _rows(g___N), (0, 0), out_dtype)
-    # The barriers keep the compiler from taking the transposition of the narrower one back into the product.
+    # The barriers keep the compiler from fusing the transposition of the narrower operand back into the product.
     columns = lambda a: jax.lax.optimization_barrier(jnp.moveaxis(a, -1, 0)).reshape(a.shape[-1], -1)
     if x___C.shape[-1] <= g___N.shape[-1]:
         return _dot(columns(x___C), _rows(g___N), (1, 0), out_dtype)
@@ -69,16 +71,16 @@ def _summed_products(x___C, g___N, out_dtype):
 
 
 class Linear(nn.Dense):
-    """x W + b over the last axis: flax's Dense, but with `product`, and for several arrays at once.
+    """x W + b over the last axis: flax's Dense with `product`, for one array or several.
 
-    `dtype` None takes that of the input; `out_dtype`, that of the result, is by default `dtype`; float32 where neurons follow.
+    `dtype` is by default that of the input, and `out_dtype` that of the products. Neurons that follow need a float32 result.
     """
 
     out_dtype: Any = None
 
     @nn.compact
     def __call__(self, *inputs: jax.Array) -> Any:
-        """One array, or as many as were given. Results are named WEIGHTED, for rematerialisation to keep."""
+        """The result for each input. Results are named WEIGHTED, so that rematerialisation can keep them."""
         kernel = self.param("kernel", self.kernel_init, (inputs[0].shape[-1], self.features), self.param_dtype)
         dtype = jnp.dtype(self.dtype or inputs[0].dtype)
         outputs = [product(x, kernel, dtype, jnp.dtype(self.out_dtype or dtype)) for x in inputs]
@@ -90,17 +92,17 @@ class Linear(nn.Dense):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def for_each(x___: jax.Array, batch: int) -> jax.Array:
-    """x once for each image of a batch: (batch, *x.shape)."""
+def broadcast_batch(x___: jax.Array, batch: int) -> jax.Array:
+    """x repeated for each image of a batch: (batch, *x.shape)."""
     return jnp.broadcast_to(x___, (batch, *x___.shape))
 
 
-def _for_each_fwd(x___, batch):
-    return for_each(x___, batch), None
+def _broadcast_batch_fwd(x___, batch):
+    return broadcast_batch(x___, batch), None
 
 
-def _for_each_bwd(batch, _, g_B___):
+def _broadcast_batch_bwd(batch, _, g_B___):
     return (jnp.tensordot(jnp.ones(batch, g_B___.dtype), g_B___, 1, precision="highest"),)
 
 
-for_each.defvjp(_for_each_fwd, _for_each_bwd)
+broadcast_batch.defvjp(_broadcast_batch_fwd, _broadcast_batch_bwd)

@@ -1,4 +1,4 @@
-"""The Reconstruction Module: learned tokens that watch a block and gate its output against what firing lost (PAPER 4)."""
+"""The Reconstruction Module: learned tokens pass through a block and gate its output (PAPER section 4)."""
 
 from typing import Any
 
@@ -6,18 +6,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sdit_jax.layers.linear import Linear, for_each
+from sdit_jax.layers.linear import Linear, broadcast_batch
 
 XAVIER = nn.initializers.xavier_uniform()
 
 
 class Reconstruction(nn.Module):
-    """`append` puts learned tokens R0 after a sequence; `gate` turns what became of them into x (1 + G), and drops them.
+    """`append` puts learned tokens R0 after a sequence; after the block, `gate` splits them off as R and returns x (1 + G).
 
         G = ((R W1^T + b1)^T) W2^T + b2        W1: L x C over channels, W2: C x L over tokens
 
-    R0 starts at ones. With gate_init="random" (the release) both matrices are Xavier uniform and G has a deviation near 0.9;
-    with "identity" W2 starts at zero, and so does G. Products are in `dtype`, the gate in that of x.
+    R0 starts at ones. With gate_init="random" (the release) both matrices are Xavier uniform, and G starts with a standard
+    deviation near 0.9; with "identity" W2 and G start at zero. Products are in `dtype`, the gate is in the dtype of x.
     """
 
     tokens: int
@@ -32,7 +32,7 @@ class Reconstruction(nn.Module):
         self.over_tokens = Linear(self.width, dtype=self.dtype, out_dtype=self.initial.dtype, kernel_init=init)
 
     def append(self, x_BLC: jax.Array) -> jax.Array:
-        return jnp.concatenate([x_BLC, for_each(self.initial, len(x_BLC))], 1)
+        return jnp.concatenate([x_BLC, broadcast_batch(self.initial, len(x_BLC))], 1)
 
     def gate(self, z_BLC: jax.Array) -> jax.Array:
         x, R = jnp.split(z_BLC, 2, 1)

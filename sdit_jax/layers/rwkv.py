@@ -1,4 +1,4 @@
-"""RWKV-4's two mixing layers (PAPER section 4), initialised by their place in the network (section 5)."""
+"""The two mixing layers of RWKV-4 (PAPER section 4), initialised by their depth in the network (section 5)."""
 
 from functools import partial
 from typing import Any
@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sdit_jax.layers.linear import Linear, for_each
+from sdit_jax.layers.linear import Linear, broadcast_batch
 from sdit_jax.ops import wkv
 from sdit_jax.sharding import constrained
 
@@ -16,11 +16,11 @@ UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1/sq
 
 
 def token_shift(x_BLC: jax.Array, side: int = 0) -> jax.Array:
-    """The token before each token, zeros before the first; or, with a `side`, a token's neighbours on the image.
+    """The predecessor of each token, zeros before the first; or, with a `side`, its neighbours on the image.
 
-    The sequence is then one or more grids, each a token of its own, which sees zeros, and side^2 in raster order. Of their
-    channels the four quarters (C not divided by 4: the first ones wider by one) are those of the left, right, upper and lower
-    neighbour; zeros outside the image. Source: Vision-RWKV's quad-directional shift, Duan et al. 2024 (arXiv 2403.02308).
+    With a side, the sequence is one or more grids: a first token, which gets zeros, and side^2 tokens in raster order. The four
+    quarters of the channels (the first ones wider by one where 4 does not divide C) come from the left, right, upper and lower
+    neighbour, zeros outside the image. Source: Vision-RWKV's quad-directional shift, Duan et al. 2024 (arXiv 2403.02308).
     """
     if not side:
         return jnp.pad(x_BLC, ((0, 0), (1, 0), (0, 0)))[:, :-1]
@@ -42,12 +42,12 @@ _linear = partial(Linear, use_bias=False, kernel_init=UNIFORM)
 
 
 class TimeMix(nn.Module):
-    """W_o( sigmoid(r) * wkv(k, v) ), k, v, r linear in a token mixed with its predecessor (or by `side`, see `token_shift`).
+    """W_o( sigmoid(r) * wkv(k, v) ), with k, v and r linear in tokens mixed with their predecessor (or by `side`).
 
-    `tail` are tokens (N, C) that follow those of every image, (B, L, C), and are the same for all: what depends on them and on
-    no image, the keys, values and receptances (without a side, of all but the first), is computed once and not B times. The
-    result is that of the joined sequence, (B, L + N, C). `layer` (may be traced) and `depth` set the initial decay and mixing
-    of each channel. Products are in `dtype`, and so are k, v and r; the result, a current, is in the dtype of x.
+    `tail_LC` holds tokens that follow those of every image and are the same for all images. Their keys, values and receptances
+    are computed once instead of B times (without a side, of all but the first, whose predecessor belongs to an image). The
+    result is that of the joined sequence. `layer` (may be traced) and `depth` set each channel's initial decay and mixing.
+    Products, k, v and r are in `dtype`; the result, a current, is in the dtype of x.
     """
 
     depth: int
@@ -67,8 +67,8 @@ class TimeMix(nn.Module):
         mu_v = self.param("mu_v", lambda _: (h / D) ** descent + 0.3 * ascent)
         mu_r = self.param("mu_r", lambda _: (h / D) ** (descent / 2))
 
-        if tail_LC is not None and not self.side:  # Its first token follows another one in every image.
-            x_BLC = jnp.concatenate([x_BLC, for_each(tail_LC[:1], len(x_BLC))], 1)
+        if tail_LC is not None and not self.side:  # The predecessor of its first token is an image's.
+            x_BLC = jnp.concatenate([x_BLC, broadcast_batch(tail_LC[:1], len(x_BLC))], 1)
         shifted = token_shift(x_BLC, self.side)
 
         def common(tail_LC, mu):
@@ -81,7 +81,7 @@ class TimeMix(nn.Module):
             if tail_LC is None:
                 return constrained(linear(own), *INNER)
             own, shared = linear(own, common(tail_LC, mu))
-            return constrained(jnp.concatenate([own, for_each(shared, len(own))], 1), *INNER)
+            return constrained(jnp.concatenate([own, broadcast_batch(shared, len(own))], 1), *INNER)
 
         k, v, r = project("key", mu_k), project("value", mu_v), project("receptance", mu_r)
         y, _ = wkv(jnp.exp(decay), first, k, v, bidirectional=self.bidirectional, implementation=self.implementation)
@@ -90,7 +90,7 @@ class TimeMix(nn.Module):
 
 
 class ChannelMix(nn.Module):
-    """sigmoid(W_r x_r) * W_v( relu(W_k x_k)^2 ), four times as wide inside; products in `dtype`, the result in that of x."""
+    """sigmoid(W_r x_r) * W_v( relu(W_k x_k)^2 ), four times as wide inside; products in `dtype`, the result in x's dtype."""
 
     depth: int
     dtype: Any = jnp.float32

@@ -1,5 +1,6 @@
-"""A layer of spiking neurons between a real-valued current and a real-valued firing rate, and what such layers have sown."""
+"""A layer of spiking neurons, from real-valued currents to firing rates or spikes; and the reading of what layers have sown."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -9,67 +10,82 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
+from sdit_jax.layers.fields import at_least, choice, positive
 from sdit_jax.ops import firing_rate, lif
+from sdit_jax.ops.surrogate import DERIVATIVES
 
-TWINS = {"identity": lambda current: current, "gelu": nn.gelu}
-NEURONS = ("lif", *TWINS)
+ACTIVATIONS = {"identity": lambda current: current, "gelu": nn.gelu}
 ZEROS = nn.initializers.zeros
 
 
-class Spiking(nn.Module):
-    """mean over T of LIF(current presented T times): the firing rate of every neuron, a multiple of 1/T in [0, 1].
+@dataclasses.dataclass
+class NeuronFields:
+    """The fields of a layer of neurons, shared by `Spiking` and the networks that are configured with them."""
 
-    With `normalized_currents`, the current is first brought to threshold scale, threshold * (gain * LayerNorm(current) + bias)
-    with learned gain and bias per channel, both from 1: currents start around the threshold, where surrogate gradients are
-    largest, and neurons fire from the first training step. Without it (the release) currents start far below, and every neuron
-    is silent at first (PAPER section 5).
+    neuron: str = choice("lif", "lif", *ACTIVATIONS)  # "identity" and "gelu" do not spike: the non-spiking baselines.
+    spiking_steps: int = at_least(1, 4)  # T.
+    tau: float = at_least(1, 2.0)
+    leak: bool = True  # False: h = v + X, without tau.
+    threshold: float = positive(1.0)
+    reset: str = choice("hard", "hard", "soft")
+    detach_reset: bool = False  # Leaves the reset out of the gradient.
+    surrogate: str = choice("atan", *DERIVATIVES)
+    surrogate_slope: float = positive(2.0)
+    normalized_currents: bool = False
+    learned_threshold: bool = False  # Per channel, from `threshold`.
+    learned_decay: bool = False  # Per channel, from `tau`.
 
-    Sows the mean firing rate as "firing_rate" in the collection "spikes". Source: PAPER section 4. With `neuron` "identity" or
-    "gelu" (its tanh form) there are no spikes: the same current, normalised or not, passes through that function of it instead,
-    and nothing is sown.
 
-    With `learned_threshold` and `learned_decay` each channel has its own: threshold * exp(a), and tau = 1 + (tau - 1) exp(-b),
-    which is 1/tau = sigmoid(b + const), with a and b learned from 0, so that all start at the fields (PLIF, Fang et al. 2021,
-    arXiv 2007.05785) and weight decay pulls them back there. Currents are brought to the scale of the field, not to this one's.
+def neuron_fields(config: Any) -> dict[str, Any]:
+    """The neuron fields of a network, as arguments of `Spiking`."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(NeuronFields)}
 
-    Without `leak` the membrane sums its currents, h = v + X, and `tau` means nothing; with a soft reset the rate's levels are
-    then even steps of the current, floor(T X / threshold) / T (the table in ops/lif.py).
+
+class Spiking(NeuronFields, nn.Module):
+    """LIF neurons: the firing rate of a constant current, or the spikes of T currents.
+
+        rate = 1/T sum_t LIF(current at each of T steps)_t        a multiple of 1/T in [0, 1]
+
+    With `normalized_currents`, a current is first brought to the scale of the threshold, threshold * (gain * LayerNorm(current)
+    + bias), with learned gain and bias per channel, both from 1: currents start around the threshold, where surrogate gradients
+    are largest, and neurons fire from the first training step. Without it (the release) currents start far below, and all
+    neurons are silent at first (PAPER section 5).
+
+    With `learned_threshold` and `learned_decay` each channel has its own threshold * exp(a) and tau = 1 + (tau - 1) exp(-b),
+    which is 1/tau = sigmoid(b + const). a and b are learned from 0, so that all channels start at the fields (PLIF, Fang et al.
+    2021, arXiv 2007.05785) and weight decay pulls them back there.
+
+    Without `leak` the membrane sums its currents, h = v + X; with a soft reset the rate is then floor(T X / threshold) / T in
+    0..1, even steps of the current (table in ops/lif.py).
+
+    With `neuron` "identity" or "gelu" (tanh form) nothing spikes: the current passes through that function.
+
+    Sows the mean firing rate as "firing_rate" in the collection "spikes". Source: PAPER section 4.
     """
 
-    neuron: str = "lif"
-    timesteps: int = 4
-    tau: float = 2.0
-    leak: bool = True
-    threshold: float = 1.0
-    reset: str = "hard"
-    detach_reset: bool = False
-    surrogate: str = "atan"
-    surrogate_slope: float = 2.0
-    normalized_currents: bool = False
-    learned_threshold: bool = False
-    learned_decay: bool = False
-
     @nn.compact
-    def __call__(self, current_BLC: jax.Array) -> jax.Array:
+    def __call__(self, current: jax.Array, stepped: bool = False) -> jax.Array:
+        """Rates (B, L, C) of a constant current (B, L, C); `stepped`: spikes (T, B, L, C) of currents (T, B, L, C)."""
         if self.normalized_currents:
-            current_BLC = self.threshold * nn.LayerNorm(epsilon=1e-6, bias_init=nn.initializers.ones, name="norm")(current_BLC)
-        if self.neuron in TWINS:
-            return TWINS[self.neuron](current_BLC)
-        learned, channels = {}, current_BLC.shape[-1:]
+            current = self.threshold * nn.LayerNorm(epsilon=1e-6, bias_init=nn.initializers.ones, name="norm")(current)
+        if self.neuron in ACTIVATIONS:
+            return ACTIVATIONS[self.neuron](current)
+        learned, channels = {}, current.shape[-1:]
         if self.learned_threshold:
             learned["v_threshold"] = self.threshold * jnp.exp(self.param("threshold_scale", ZEROS, channels))
         if self.learned_decay:
             learned["tau"] = 1 + (self.tau - 1) * jnp.exp(-self.param("decay_shift", ZEROS, channels))
-        rate_BLC = self.rate(current_BLC, **learned)
-        self.sow("spikes", "firing_rate", rate_BLC.mean())
-        return rate_BLC
+        fired = self.fire(current, **learned) if stepped else self.rate(current, **learned)
+        self.sow("spikes", "firing_rate", fired.mean())
+        return fired
 
+    # Methods of their own, so that `analysis.spikes` can watch them (nn.intercept_methods).
     def rate(self, current___: jax.Array, **learned: Any) -> jax.Array:
-        """Firing rate of a constant current. Like `fire` a method, so that `evaluation` can watch it (nn.intercept_methods)."""
-        return firing_rate(current___, self.timesteps, **self.constants | learned)
+        """Firing rate of a constant current."""
+        return firing_rate(current___, self.spiking_steps, **self.constants | learned)
 
     def fire(self, currents_T___: jax.Array, **learned: Any) -> jax.Array:
-        """Spikes of currents, of their shape; `learned` constants of `ops.lif` in place of the fields."""
+        """Spikes of T currents, of their shape."""
         return lif(currents_T___, **self.constants | learned)[0]
 
     @property
@@ -89,8 +105,8 @@ class Spiking(nn.Module):
 def by_layer(spikes: Mapping, name: str, ndim: int = 0) -> dict[str, Any]:
     """What layers have sown as `name` in the collection "spikes": {"in_blocks.0.time_neurons": value, ...}.
 
-    `ndim` is that of one value's arrays: a further axis in front is the stack of blocks of an `nn.scan`, and is taken apart.
-    A layer that is called more than once has ".1", ".2", ... behind its name from the second call on.
+    `ndim` is that of one value's arrays: a further axis in front counts the blocks of an `nn.scan` and is taken apart. The
+    second and later calls of a layer get ".1", ".2", ... behind its name.
     """
     found, flat = {}, dict[tuple, Any](flatten_dict(spikes))
     for (*path, sown_name), calls in flat.items():

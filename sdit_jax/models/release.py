@@ -1,4 +1,4 @@
-"""The authors' PyTorch release: its checkpoints, read into our parameters."""
+"""Reads checkpoints of the authors' PyTorch release into parameters of SDiT."""
 
 import math
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from sdit_jax.config import Config, InputError
-from sdit_jax.models import build
-from sdit_jax.models.presets import defaults
+from sdit_jax import files
+from sdit_jax.errors import InputError
+from sdit_jax.models import build, defaults, initial_variables
 
 # Ours -> the release's, inside one block. Kernels are transposed: flax multiplies from the right.
 BLOCK = {
@@ -51,25 +51,13 @@ OUTSIDE = {
 }
 
 
-def load(path: str | Path) -> tuple[Config, dict]:
+def load(path: str | Path) -> tuple[ml_collections.ConfigDict, dict]:
     """(model_config, params) of a release checkpoint, ready for `models.build(model_config).apply({"params": params}, ...)`.
 
     Reads `.npz` with entries "param/NAME", and `.pt` with {"model": state_dict} (needs the `torch` extra). Sizes are read off
     the arrays; T, tau and threshold, which checkpoints do not hold, are the release's. Raises InputError that names the file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        readers = {".npz": _read_npz, ".pt": _read_pt, ".pth": _read_pt}
-        if path.suffix not in readers:
-            raise InputError(f"{path}: found suffix {path.suffix!r}, allowed are {', '.join(readers)}")
-        state = readers[path.suffix](path)
-    except InputError:
-        raise
-    except Exception as error:  # Every library raises its own kind for a damaged file.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: damaged or not a checkpoint ({reason})") from None
+    state = files.read_state_dict(Path(path), prefix="param/", entry="model")
     try:
         config, params = sizes(state), to_params(state)
         _check_shapes(config, params)
@@ -81,10 +69,7 @@ def load(path: str | Path) -> tuple[Config, dict]:
 
 
 def _check_shapes(config, params):
-    model = build(config)
-    x = np.zeros((1, model.image_size, model.image_size, model.channels), np.float32)
-    index = np.zeros(1, np.int32)
-    expected = jax.eval_shape(lambda: model.init(jax.random.key(0), x, index, index)["params"])
+    expected = jax.eval_shape(lambda: initial_variables(build(config), 0)["params"])
     found = dict(jax.tree_util.tree_leaves_with_path(params))
     for path, leaf in jax.tree_util.tree_leaves_with_path(expected):
         if found[path].shape != leaf.shape:
@@ -94,21 +79,7 @@ def _check_shapes(config, params):
             raise ValueError(f"{jax.tree_util.keystr(path, simple=True, separator='/')} is not finite")
 
 
-def _read_npz(path):
-    with path.open("rb") as stream, np.load(stream) as file:
-        return {name.removeprefix("param/"): file[name] for name in file.files if name.startswith("param/")}
-
-
-def _read_pt(path):
-    try:
-        import torch
-    except ImportError:
-        raise InputError(f"{path}: reading PyTorch files needs the torch extra: pip install 'sdit_jax[torch]'") from None
-    stored = torch.load(path, map_location="cpu", weights_only=True)
-    return {name: tensor.float().numpy() for name, tensor in stored["model"].items()}
-
-
-def sizes(state: Mapping[str, np.ndarray]) -> Config:
+def sizes(state: Mapping[str, np.ndarray]) -> ml_collections.ConfigDict:
     """The model configuration that fits the arrays of a state dict."""
     _, tokens, width = state["pos_embed"].shape
     _, channels, patch_size, _ = state["x_embedder.proj.weight"].shape

@@ -1,4 +1,4 @@
-"""Floor 0, operators: pure functions of arrays that know nothing of modules, parameters or diffusion."""
+"""Neurons and WKV as pure functions of arrays, each with its gradient."""
 
 from sdit_jax.ops.lif import firing_rate, lif
 from sdit_jax.ops.wkv import WKVState, wkv

@@ -1,7 +1,7 @@
 """The leaky integrate-and-fire neuron, stepped through time by `jax.lax.scan`.
 
-Forward and backward are one pass over memory each: nothing is kept for the gradient but the currents, from which the backward
-pass computes the membranes anew. With h_t the membrane before the spike s_t, S = ds/dh the surrogate's derivative, and G the
+Forward and backward are one pass over memory each: the gradient keeps the currents only, and the backward pass recomputes the
+membranes from them. With h_t the membrane before the spike s_t, S = ds/dh the surrogate's derivative, and G the
 cotangents, it steps
 
     G(s) <- G(s) + G(v) dv/ds      dv/ds = v_reset - h (hard), -v_threshold (soft), 0 (detach_reset)
@@ -11,7 +11,7 @@ cotangents, it steps
 
 from the last spiking step to the first. The gradient of the threshold is -sum_t (G(s) S + s G(v)), without the second term
 where the reset is hard; that of tau is -sum_t G(h) d / tau^2 with d = X - (v - r), or -(v - r) where the input is not decayed.
-The compiler drops what nobody asks for.
+The compiler removes gradients that are not used.
 
 Under a constant current X / v_threshold, from rest 0, the rate over T = 4 steps reaches its levels at
 
@@ -22,16 +22,17 @@ Under a constant current X / v_threshold, from rest 0, the rate over T = 4 steps
 | hard, none | 1/4 | 1/2 | never | 1 |
 | soft, none | 1/4 | 1/2 | 3/4 | 1 |
 
-and the last is, for any T, floor(T X / v_threshold) / T, kept in 0..1: even levels.
+and the last is, for any T, floor(T X / v_threshold) / T in 0..1: even levels.
 """
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from sdit_jax.ops.marks import NEURONS, mark
 from sdit_jax.ops.surrogate import DERIVATIVES, parse
 
 # Up to this many spiking steps the scan is unrolled, so that the compiler fuses all steps into one pass over memory.
@@ -89,7 +90,8 @@ def lif(
         raise ValueError(f"currents: found shape {currents_T___.shape}, need at least one spiking step on axis 0")
     neuron = Neuron(v_reset, decay_input, detach_reset, *parse(surrogate, surrogate_slope))
     v_0, *constants = neuron.start(currents_T___.dtype, currents_T___.shape[1:], tau, v_threshold, v_init)
-    return _lif(neuron, currents_T___, v_0, *constants)  # pyright: ignore[reportReturnType]
+    spikes_T___, v = _lif(neuron, currents_T___, v_0, *constants)  # pyright: ignore[reportGeneralTypeIssues]
+    return mark(spikes_T___, NEURONS, 1), v
 
 
 def firing_rate(
@@ -113,11 +115,12 @@ def firing_rate(
         raise ValueError(f"timesteps: found {timesteps}, must be at least 1")
     neuron = Neuron(v_reset, decay_input, detach_reset, *parse(surrogate, surrogate_slope))
     v_0, *constants = neuron.start(current___.dtype, current___.shape, tau, v_threshold, None)
-    return _rate(neuron, timesteps, current___, v_0, *constants)  # pyright: ignore[reportReturnType]
+    rate___: Any = _rate(neuron, timesteps, current___, v_0, *constants)
+    return mark(rate___, NEURONS, timesteps)
 
 
 class Neuron(NamedTuple):
-    """What a compiled program depends on; tau and threshold may be learned."""
+    """The constants of a compiled program; tau and threshold may be learned arrays."""
 
     v_reset: float | None
     decay_input: bool
@@ -137,7 +140,7 @@ class Neuron(NamedTuple):
         return v_0, jnp.asarray(tau, inner), jnp.asarray(v_threshold, inner)
 
     def step(self, v, x, tau, threshold):
-        """(membrane after the spike, membrane before it, whether it came, d of the equations above)."""
+        """(membrane after the spike, membrane before it, whether it fired, d of the equations above)."""
         leak, x = v - (self.v_reset or 0.0), x.astype(v.dtype)
         h, d = (v + (x - leak) / tau, x - leak) if self.decay_input else (v - leak / tau + x, -leak)
         fired = h >= threshold
@@ -196,7 +199,7 @@ _rate.defvjp(_rate_fwd, _rate_bwd)
 
 
 def _adjoint(neuron: Neuron, currents_T___, v_0, tau, threshold, d_spikes_T___, d_v):
-    """The cotangents of (currents_T___, v_0, tau, threshold): the equations at the head of this file."""
+    """The cotangents of (currents_T___, v_0, tau, threshold), by the equations at the top of this file."""
     T, derivative, kept = len(currents_T___), DERIVATIVES[neuron.surrogate][0], 1 - 1 / tau
 
     def again(v, x):

@@ -1,7 +1,7 @@
-"""Spikes with surrogate gradients.
+"""Surrogate derivatives of the spike.
 
-Forward, every function here is the Heaviside step: a spike is x >= 0, with x = membrane - threshold. Backward, the
-derivative (zero almost everywhere) is replaced by a bump around x = 0 whose `slope` sets its width. Each bump has area 1.
+A spike is the Heaviside step of x = membrane - threshold, whose derivative is zero almost everywhere. The backward pass uses
+a bump around x = 0 instead. `slope` sets its width; its area is 1.
 
 | name | d spike / d x | default slope |
 |---|---|---|
@@ -13,7 +13,6 @@ derivative (zero almost everywhere) is replaced by a bump around x = 0 whose `sl
 Sources: PAPER section 4 for `atan` (Fang et al. 2021, arXiv 2007.05785); Neftci et al. 2019 (arXiv 1901.09948) for the others.
 """
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -46,24 +45,6 @@ DERIVATIVES: dict[str, tuple[Callable[[jax.Array, float], jax.Array], float]] = 
 }
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _spike(x: jax.Array, name: str, slope: float) -> jax.Array:
-    del name, slope
-    return (x >= 0).astype(x.dtype)
-
-
-def _spike_fwd(x, name, slope):
-    return _spike(x, name, slope), x
-
-
-def _spike_bwd(name, slope, x, cotangent):
-    derivative, _ = DERIVATIVES[name]
-    return ((cotangent * derivative(x, slope)).astype(x.dtype),)
-
-
-_spike.defvjp(_spike_fwd, _spike_bwd)
-
-
 def parse(surrogate: str, slope: float | None) -> tuple[str, float]:
     """Name and slope, the default where it is None. Raises ValueError for an unknown name or a slope that is not positive."""
     if surrogate not in DERIVATIVES:
@@ -72,11 +53,3 @@ def parse(surrogate: str, slope: float | None) -> tuple[str, float]:
     if slope <= 0:
         raise ValueError(f"surrogate slope: found {slope}, must be positive")
     return surrogate, slope
-
-
-def spike(x: jax.Array, surrogate: str = "atan", slope: float | None = None) -> jax.Array:
-    """1 where x >= 0, else 0, in the dtype of `x`; its gradient is that of `surrogate` (see the table above).
-
-    Raises ValueError as `parse` does.
-    """
-    return _spike(x, *parse(surrogate, slope))

@@ -1,12 +1,13 @@
-"""Weights in one safetensors file: arrays under their flax names, and in the header what they are weights of.
+"""Weights in one safetensors file: arrays under their flax names, and in the header the run that they are of.
 
 | metadata | |
 |---|---|
 | `format` | "sdit_jax 1" |
-| `config` | the resolved configuration as JSON, `portable` |
+| `config` | the configuration as JSON, `portable` |
 | `weights` | "ema" or "raw" |
 | `step` | of training |
 
+Parameters are named by their path, "head/kernel"; running statistics by their collection too, "batch_stats/norm/mean".
 The file format: https://huggingface.co/docs/safetensors
 """
 
@@ -18,16 +19,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from safetensors import safe_open
 from safetensors.numpy import save
 
 from sdit_jax import config as fields
-from sdit_jax.config import Config, InputError
+from sdit_jax.config import Config
 from sdit_jax.data.sources import without_place
-from sdit_jax.files import whole
-from sdit_jax.models import build, initial_params
+from sdit_jax.errors import InputError
+from sdit_jax.files import atomic_write
+from sdit_jax.models import build, initial_variables
 
 FORMAT = "sdit_jax 1"
 SUFFIX = ".safetensors"
@@ -36,7 +38,7 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 
 def find(place: str | Path) -> Path | None:
-    """The file meant by `pretrained:NAME`, shipped in the package, or by a path that ends in .safetensors; None for others.
+    """The file of `pretrained:NAME`, shipped in the package, or of a path that ends in .safetensors; None for other places.
 
     Raises InputError for a name that is not shipped.
     """
@@ -46,40 +48,46 @@ def find(place: str | Path) -> Path | None:
     shipped = sorted(path.stem for path in PRETRAINED.glob(f"*{SUFFIX}"))
     if name not in shipped:
         allowed = ", ".join(f"pretrained:{name}" for name in shipped)
-        raise InputError(f"--workdir: found {place!r}, " + (f"allowed are {allowed}" if allowed else "none are shipped yet"))
+        raise InputError(f"{place}: not shipped, allowed are {allowed}")
     return PRETRAINED / f"{name}{SUFFIX}"
 
 
 def portable(config: Config) -> Config:
-    """The configuration without the places of one machine, which say nothing of the network."""
+    """The configuration without the paths of one machine."""
     config = ConfigDict(config.to_dict())
     config.data.name = without_place(config.data.name)
     config.data.dir = config.evaluation.classifier = config.evaluation.inception = ""
     return config
 
 
-def write(path: Path, config: Config, params: Any, *, weights: str, step: int, dtype: str) -> None:
-    """Writes weights rounded to one of DTYPES, whole or not at all; the same weights give the same bytes.
+def write(path: Path, config: Config, variables: Any, *, weights: str, step: int, dtype: str, field: str = "dtype") -> None:
+    """Writes weights rounded to one of DTYPES, atomically; the same weights give the same bytes.
 
-    Raises InputError for a number that is not finite in that type.
+    Raises InputError, with `field` as the name of `dtype`, for a number that is not finite in that type.
     """
-    arrays = {name: _rounded(np.asarray(leaf), name, dtype) for name, leaf in flatten_dict(params, sep="/").items()}
+    arrays = {name: _rounded(np.asarray(leaf), name, dtype, field) for name, leaf in flat(variables).items()}
     text = json.dumps(portable(config).to_dict(), sort_keys=True)
     file = save(arrays, {"config": text, "format": FORMAT, "step": str(step), "weights": weights})
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(_in_order(file))
 
 
-def _rounded(array, name, dtype):
+def flat(variables: Any) -> dict[str, Any]:
+    """Variables by the names they have in a file."""
+    others = {collection: tree for collection, tree in variables.items() if collection != "params"}
+    return {**flatten_dict(variables["params"], sep="/"), **flatten_dict(others, sep="/")}
+
+
+def _rounded(array, name, dtype, field):
     with np.errstate(over="ignore"):
         rounded = array.astype(jnp.dtype(dtype), order="C")
     if not np.isfinite(rounded).all():
-        raise InputError(f"--dtype: found {dtype}, in which {name} is not finite (up to {np.abs(array).max():.3g})")
+        raise InputError(f"{field}: found {dtype}, in which {name} is not finite (up to {np.abs(array).max():.3g})")
     return rounded
 
 
 def _in_order(file: bytes) -> bytes:
-    """The same file with its metadata in the order of the alphabet; the library's is another at every call."""
+    """The same file with its metadata sorted; the library's order changes from call to call."""
     end = 8 + int.from_bytes(file[:8], "little")
     header = json.loads(file[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -88,45 +96,46 @@ def _in_order(file: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + file[end:]
 
 
-def read(path: Path, weights: str | None = None) -> tuple[Config, str, int, Any]:
-    """(configuration, "ema" or "raw", step, float32 parameters) of a file, which may be older than some fields.
+def read(path: Path, weights: str | None = None, field: str = "weights") -> tuple[Config, str, int, Any]:
+    """(configuration, "ema" or "raw", step, float32 variables) of a file, also one that is older than some fields.
 
-    Raises InputError for a file that is not there, is damaged, was not written here, holds arrays that do not fit its network,
-    or other weights than were asked for.
+    Raises InputError for a file that is missing, damaged, or not of this format, whose arrays do not fit its network, and, with
+    `field` as the name of `weights`, for one that holds the other weights.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
         with safe_open(path, "np") as file:
-            told, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # The library raises many kinds, for a damaged file and for types that numpy does not have.
         raise InputError(f"{path}: damaged or not safetensors ({error})") from None
-    if told.get("format") != FORMAT:
-        raise InputError(f"{path}: found format {told.get('format')!r}, must be {FORMAT!r}, as sdit_jax.export writes it")
-    which, step = told.get("weights"), told.get("step", "")
+    if header.get("format") != FORMAT:
+        raise InputError(f"{path}: found format {header.get('format')!r}, must be {FORMAT!r}, as `sdit export` writes it")
+    which, step = header.get("weights"), header.get("step", "")
     if which not in ("ema", "raw") or not (step.isascii() and step.isdigit()):
         raise InputError(f"{path}: damaged, found {which!r} weights of step {step!r}")
     if weights not in (None, which):
-        raise InputError(f"--weights: found {weights!r}, but {path} holds {which!r}")
-    config = fields.with_defaults(fields.from_json(told.get("config", ""), path))
+        raise InputError(f"{field}: found {weights!r}, but {path} holds {which!r}")
+    config = fields.from_json(header.get("config", ""), path)
     try:
         fields.validate(config)
         model = build(config.model)
-        params = _fitted(arrays, jax.eval_shape(lambda: initial_params(model, 0)))
+        variables = _fitted(arrays, jax.eval_shape(lambda: initial_variables(model, 0)))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return config, which, int(step), params
+    return config, which, int(step), variables
 
 
 def _fitted(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
-    """The arrays as parameters laid out as `like`. Raises InputError for one that is missing, left over, or does not fit."""
-    wanted = dict[str, Any](flatten_dict(like, sep="/"))
-    for name in sorted({*wanted, *arrays}):
-        if name not in wanted or name not in arrays:
-            raise InputError(f"{name}: " + ("missing" if name in wanted else "the network has no such array"))
-        found, shape = arrays[name], wanted[name].shape
+    """The arrays as variables laid out as `like`. Raises InputError for one that is missing, left over, or does not fit."""
+    expected = flat(like)
+    for name in sorted({*expected, *arrays}):
+        if name not in expected or name not in arrays:
+            raise InputError(f"{name}: " + ("missing" if name in expected else "the network has no such array"))
+        found, shape = arrays[name], expected[name].shape
         if found.shape != shape or found.dtype.name not in DTYPES:
             raise InputError(f"{name}: found {found.dtype} of {found.shape}, must be one of {', '.join(DTYPES)} of {shape}")
         if not np.isfinite(found).all():
             raise InputError(f"{name}: found a number that is not finite")
-    return unflatten_dict({name: jnp.asarray(array, jnp.float32) for name, array in arrays.items()}, sep="/")
+    names = {id(leaf): name for name, leaf in expected.items()}
+    return jax.tree.map(lambda leaf: jnp.asarray(arrays[names[id(leaf)]], jnp.float32), like)

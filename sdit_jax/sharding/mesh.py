@@ -1,12 +1,12 @@
-"""The mesh: all devices of all processes along three axes, "data", "fsdp" and "tensor", and how batches are split over it.
+"""The mesh: all devices of all processes along three axes, "data", "fsdp" and "tensor", and batches split over it.
 
-| axis | what it splits | what it costs |
+| axis | splits | costs |
 |---|---|---|
-| `data` | batches | gradients are summed over it |
-| `fsdp` | batches, and every large array of the state (`layout`) | also: weights are gathered before they are used |
-| `tensor` | the inner channels of products (`layout`) | also: results of products are summed over it, twice a block |
+| `data` | batches | a sum of gradients |
+| `fsdp` | batches, and every large array of the state (`layout`) | also a gather of the weights before their use |
+| `tensor` | the inner channels of products (`layout`) | also a sum of the products' results |
 
-Where devices stand in several slices, joined by a slow network, `data` alone crosses it.
+Between slices of devices, which a slow network joins, only `data` is split.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from sdit_jax.config import InputError
+from sdit_jax.errors import InputError
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")  # The axes that batches are split over.
@@ -49,7 +49,7 @@ def resolved(sizes: Mapping[str, int], devices: int) -> tuple[int, ...]:
 
 
 def arranged(shape: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
-    """The devices as an array of that shape, neighbours near each other; slices stand one after the other along `data`."""
+    """The devices as an array of that shape, neighbours near each other, slices one after the other along `data`."""
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     if slices == 1:
         return mesh_utils.create_device_mesh(tuple(shape), devices, allow_split_physical_axes=True)
@@ -83,20 +83,20 @@ def check_batch_size(batch_size: int, microbatches: int, mesh: Mesh | AbstractMe
 
 
 def local(tree: Any, mesh: Mesh) -> Any:
-    """The arrays as this process alone can use them; whole, in its own memory, where there are others."""
+    """The arrays as this process can use them alone: with several processes, copied whole into its memory."""
     if jax.process_count() == 1:
         return tree
     return jax.device_get(jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree))
 
 
 def rows(mesh: Mesh, batch_size: int) -> np.ndarray:
-    """Which rows of a global batch the devices of this process hold, ascending; other processes may hold them too."""
+    """The rows of a global batch on the devices of this process, ascending; other processes may hold some of them too."""
     found = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in found]))
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, batch_size: int) -> dict[str, jax.Array]:
-    """The global batch, of which each process brings its `rows`."""
+    """The global batch, from the `rows` of each process."""
 
     def put(array):
         shape = (batch_size, *array.shape[1:])

@@ -1,7 +1,7 @@
-"""Many processes, one program: they find each other before anything else is done with JAX.
+"""Start-up of a program that runs as many processes, before anything else is done with JAX.
 
-On TPU pods and under Slurm `jax.distributed` finds the others by itself; elsewhere each process is told where process 0
-listens, how many there are, and which one it is.
+On TPU pods and under Slurm `jax.distributed` finds the others by itself; elsewhere each process is given the address of
+process 0, the number of processes, and its own index.
 """
 
 import importlib.util
@@ -12,55 +12,55 @@ from typing import Any
 
 import jax
 
-from sdit_jax.config import InputError
+from sdit_jax.errors import InputError
 
-STOPPED = 75  # The exit code of a run that was stopped before its end, and goes on when it is started again (EX_TEMPFAIL).
-WAIT_S, HEARTBEAT_S = 300, 60  # For the other processes to come; until one that says nothing is taken for dead.
+STOPPED = 75  # Exit code of a run that was stopped before its end: rerun to resume (EX_TEMPFAIL).
+WAIT_S, HEARTBEAT_S = 300, 60  # For all processes to start; for a sign of life of each.
 log = logging.getLogger(__name__)
 
 
-def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
+def start(coordinator: str = "", processes: int = 0, process: int = -1, prefix: str = "") -> None:
     """Joins the processes of a run; does nothing where there is only one.
 
     Args:
-      coordinator: host:port on which process 0 listens; "" to find out (Slurm, TPU).
-      processes: how many there must be; 0 for as many as are found.
-      process: which one this is, needed with a coordinator.
+      coordinator: host:port of process 0; "" under Slurm and on TPUs, where JAX finds it.
+      processes: the number of processes that must join; 0 accepts any.
+      process: the index of this process, needed with a coordinator.
+      prefix: stands before the names of these arguments in messages.
 
-    Raises InputError for arguments that contradict each other, another number of processes than `processes`, and processes
-    that do not come.
+    Raises InputError for arguments that contradict each other, another number of processes than `processes`, and a time-out.
     """
     if coordinator:
         if ":" not in coordinator:
-            raise InputError(f"--coordinator: found {coordinator!r}, must be host:port of process 0")
+            raise InputError(f"{prefix}coordinator: found {coordinator!r}, must be host:port of process 0")
         if processes < 1:
-            raise InputError(f"--processes: found {processes}, must be the number of processes, with a --coordinator")
+            raise InputError(f"{prefix}processes: found {processes}, must be at least 1 with a {prefix}coordinator")
         if not 0 <= process < processes:
-            raise InputError(f"--process: found {process}, must be in 0..{processes - 1}, as --processes is {processes}")
+            raise InputError(f"{prefix}process: found {process}, allowed are 0..{processes - 1}")
         _initialize(coordinator_address=coordinator, num_processes=processes, process_id=process)
     elif process >= 0:
-        raise InputError(f"--process: found {process}, needs a --coordinator")
+        raise InputError(f"{prefix}process: found {process}, needs a {prefix}coordinator")
     elif (found := _under_slurm()) is not None:
         _initialize(**found)
     elif _on_tpu():
         _initialize(may_be_alone=True)
     if processes and jax.process_count() != processes:
-        raise InputError(f"--processes: found {processes}, but {jax.process_count()} were started")
+        raise InputError(f"{prefix}processes: found {processes}, but {jax.process_count()} were started")
 
 
 def _initialize(may_be_alone: bool = False, **arguments: Any):
     try:
         jax.distributed.initialize(**arguments, initialization_timeout=WAIT_S, heartbeat_timeout_seconds=HEARTBEAT_S)
     except (RuntimeError, ValueError) as error:
-        if may_be_alone and isinstance(error, ValueError):  # What JAX raises where nothing tells it of a pod.
-            log.warning("these TPUs belong to no pod that is known: this process works alone")
+        if may_be_alone and isinstance(error, ValueError):  # JAX raises it outside of a pod.
+            log.warning("no TPU pod found: this process works alone")
             return
-        told = ", ".join(f"{name} {value}" for name, value in arguments.items()) or "by themselves"
-        raise InputError(f"the processes did not find each other ({told}): {str(error).splitlines()[0]}") from None
+        given = ", ".join(f"{name} {value}" for name, value in arguments.items()) or "by themselves"
+        raise InputError(f"the processes did not find each other ({given}): {str(error).splitlines()[0]}") from None
 
 
 def _under_slurm() -> dict[str, Any] | None:
-    """What JAX must be told in a step of several tasks (it finds the rest); None elsewhere, also in the batch script itself.
+    """Arguments for JAX in a Slurm step of several tasks; None elsewhere, also in the batch script itself.
 
     JAX gives each task one GPU; a task that has a node for itself drives all of its GPUs.
     """
@@ -73,6 +73,6 @@ def _under_slurm() -> dict[str, Any] | None:
 
 
 def _on_tpu():
-    """Whether JAX will run on TPUs, which it must not be asked yet."""
+    """Whether JAX will run on TPUs. JAX itself must not be used yet."""
     here = any(Path("/dev").glob("accel*")) or Path("/dev/vfio/0").exists()
     return here and importlib.util.find_spec("libtpu") is not None

@@ -1,12 +1,13 @@
-"""Metrics to TensorBoard events and to `metrics.jsonl`, with the method names of clu's metric writers.
+"""Metrics of a run folder: TensorBoard events, `metrics.jsonl` and `evaluation.jsonl`.
 
-clu's own writers need TensorFlow (clu 0.0.12); these need tensorboardX.
+The method names are those of clu's metric writers, which need TensorFlow (clu 0.0.12); these need tensorboardX.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
@@ -15,16 +16,16 @@ from sdit_jax.files import write_text
 
 
 class MetricWriter:
-    """Writes scalars, images, histograms and hyperparameters of a run folder.
+    """Writes scalars, images, evaluations and hyperparameters.
 
-    Opening it at step s drops what was written for later steps, which a stopped run had not saved: the same steps will be
-    written again.
+    Opening it at step s drops the records of later steps: a run that resumes from s writes them again.
     """
 
     def __init__(self, workdir: Path, step: int):
         self.path, self.evaluations = workdir / "metrics.jsonl", workdir / "evaluation.jsonl"
-        for path in filter(Path.exists, (self.path, self.evaluations)):
-            write_text(path, "".join(line for at, line in _whole_lines(path) if at <= step))
+        for path in (self.path, self.evaluations):
+            if path.exists():
+                write_text(path, "".join(line for at, line in _complete_lines(path) if at <= step))
         self.lines = self.path.open("a")
         self.events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
 
@@ -39,14 +40,11 @@ class MetricWriter:
         for name, picture in images.items():
             self.events.add_image(name, picture, step, dataformats="HWC")
 
-    def write_evaluation(self, step: int, record: Mapping[str, object]) -> None:
-        """What evaluators say of one kind of weights, a line of `evaluation.jsonl`."""
-        with self.evaluations.open("a") as lines:
-            lines.write(json.dumps({"step": step, **record}) + "\n")
-
-    def write_histograms(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
-        for name, array in arrays.items():
-            self.events.add_histogram(name, array, step)
+    def write_evaluation(self, step: int, records: Sequence[Mapping[str, object]]) -> None:
+        """The evaluation of a step, in the place of an earlier one: a line of `evaluation.jsonl` per kind of weights."""
+        lines = [line for at, line in _complete_lines(self.evaluations) if at != step]
+        lines += [json.dumps({"step": step, **record}) + "\n" for record in records]
+        write_text(self.evaluations, "".join(lines))
 
     def write_hparams(self, hparams: Mapping[str, object]) -> None:
         self.events.add_text("config", "```\n" + json.dumps(hparams, indent=2) + "\n```", 0)
@@ -60,20 +58,35 @@ class MetricWriter:
         self.events.close()
 
 
-class NoWriter:
+class NoWriter(MetricWriter):
     """Writes nothing: the writer of all processes but one."""
 
-    def __getattr__(self, name):
-        return lambda *_: None
+    def __init__(self):
+        pass
 
-    def close(self) -> None:
+    def write_scalars(self, step, scalars):
+        pass
+
+    def write_images(self, step, images):
+        pass
+
+    def write_evaluation(self, step, records):
+        pass
+
+    def write_hparams(self, hparams):
+        pass
+
+    def flush(self):
+        pass
+
+    def close(self):
         pass
 
 
 def read_scalars(path: Path) -> dict[int, dict[str, float]]:
-    """All scalars of a metrics.jsonl by step, none where there is no file; damaged lines are passed over."""
+    """All scalars of a metrics.jsonl by step; none where there is no file. Damaged lines are skipped."""
     steps: dict[int, dict[str, float]] = {}
-    for step, line in _whole_lines(path) if path.is_file() else ():
+    for step, line in _complete_lines(path):
         steps.setdefault(step, {}).update(json.loads(line))
     return {step: {name: value for name, value in steps[step].items() if name != "step"} for step in sorted(steps)}
 
@@ -83,9 +96,15 @@ def last_scalars(path: Path) -> tuple[int, dict[str, float]]:
     return max(read_scalars(path).items(), default=(0, {}), key=lambda item: item[0])
 
 
-def _whole_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(step, line) of those lines that were not cut short, or damaged when power was lost."""
-    for line in path.read_text(errors="replace").splitlines(keepends=True):
+def read_evaluations(workdir: Path, step: int) -> list[dict[str, Any]]:
+    """The records of `evaluation.jsonl` for a step."""
+    return [json.loads(line) for at, line in _complete_lines(workdir / "evaluation.jsonl") if at == step]
+
+
+def _complete_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(step, line) of the lines that are JSON with a step; a crash may cut the last one short or damage others."""
+    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.is_file() else []
+    for line in lines:
         with suppress(ValueError, TypeError, KeyError):
             if line.endswith("\n"):
                 yield int(json.loads(line)["step"]), line

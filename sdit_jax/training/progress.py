@@ -1,14 +1,17 @@
-"""Progress for a person: a bar on a terminal, a line now and then in a log file, and a wish to stop heard in time."""
+"""Progress for people: a bar on a terminal, lines in a log file; and signals that ask a run to stop."""
 
 import signal
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
 from tqdm import tqdm
 
 
-class Nowhere:
-    """A stream that keeps nothing."""
+class NullStream:
+    """A stream that discards what is written to it."""
 
     def write(self, text: str) -> None:
         pass
@@ -21,27 +24,42 @@ class Nowhere:
 
 
 class Progress:
-    """Images seen, loss, images/s and time left; its clock starts with the first step shown, so that compiling is left out."""
+    """Images seen, loss, images/s and time left of a run, and its speed between two log lines."""
 
-    def __init__(self, total_images: int, seen_images: int, stream=sys.stderr):
-        self.terminal = stream.isatty()
-        self.stream = stream
+    def __init__(self, total_steps: int, step: int, batch_size: int, stream=sys.stderr):
+        self.batch_size, self.stream, self.terminal = batch_size, stream, stream.isatty()
         self.bar = tqdm(
-            total=total_images, initial=seen_images, unit=" images", unit_scale=True, dynamic_ncols=True,
-            file=stream if self.terminal else Nowhere(),
+            total=total_steps * batch_size, initial=step * batch_size, unit=" images", unit_scale=True, dynamic_ncols=True,
+            file=stream if self.terminal else NullStream(),
         )  # fmt: skip
+        self.restart(step)
 
-    def advance(self, images: int, step: int, loss: float) -> None:
-        self.bar.set_description_str(f"step {step:,}", refresh=False)
-        self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-        self.bar.update(images)
+    def restart(self, step: int) -> None:
+        """Starts to measure the speed after a step."""
+        self._first, self._clock = step, time.monotonic()
 
-    def restart_clock(self) -> None:
-        """Forgets the time until now (compiling, drawing samples) in the speed shown."""
+    def images_per_second(self, step: int) -> float | None:
+        """The speed from the last `restart` to a step, pauses left out; None where no step lies between."""
+        if step == self._first:
+            return None
+        return (step - self._first) * self.batch_size / (time.monotonic() - self._clock)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time inside out of all speeds."""
+        began = time.monotonic()
+        yield
+        self._clock += time.monotonic() - began
         self.bar.unpause()
 
+    def advance(self, step: int, loss: float) -> None:
+        """Shows one more step."""
+        self.bar.set_description_str(f"step {step:,}", refresh=False)
+        self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+        self.bar.update(self.batch_size)
+
     def log(self) -> None:
-        """In a log file, where no bar can move: one line with what the bar would show."""
+        """In a log file, prints what the bar would show."""
         if not self.terminal:
             print(str(self.bar), file=self.stream, flush=True)
 
@@ -50,9 +68,9 @@ class Progress:
 
 
 class StopRequest:
-    """True once SIGTERM or Ctrl-C came: the loop then saves and ends. A second Ctrl-C interrupts at once.
+    """True after SIGTERM or Ctrl-C, on which the loop saves and ends; a second Ctrl-C interrupts at once. A context manager.
 
-    For a process alone: many must stop at the same step, which is what `Checkpoints.preempted` agrees on.
+    Only for a single process. Several must stop at the same step, which `Checkpoints.preempted` agrees on.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -61,15 +79,15 @@ class StopRequest:
         self.requested = False
 
     def __enter__(self):
-        heard = self.SIGNALS if jax.process_count() == 1 else ()
-        self.before = {number: signal.signal(number, self._hear) for number in heard}
+        signals = self.SIGNALS if jax.process_count() == 1 else ()
+        self.before = {number: signal.signal(number, self._handle) for number in signals}
         return self
 
     def __exit__(self, *_):
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def _hear(self, number, frame):
+    def _handle(self, number, frame):
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True

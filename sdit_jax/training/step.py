@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,35 +11,44 @@ from clu.metrics import Average
 from jax.sharding import Mesh
 
 from sdit_jax import images, sharding
+from sdit_jax.analysis import operations
 from sdit_jax.config import Config
-from sdit_jax.diffusion.loss import diffusion_loss
 from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.process import add_noise
 from sdit_jax.layers.spiking import firing_rates
-from sdit_jax.models import SDiT
+from sdit_jax.models import Network
 from sdit_jax.training.state import TrainState, create, ema_decay
 
+DROPOUT = 1  # Folded into the key of label dropout for the stream "dropout".
 Averages = dict[str, Average]
 
 
-class Health(NamedTuple):
-    """What must be finite for training to go on: the mean loss terms, and the parameters after the step.
-
-    `bad_parameter` is the place, among the leaves of the parameters, of the first that is not finite; -1 for none.
-    """
-
-    terms: dict[str, jax.Array]
-    bad_parameter: jax.Array
-
-
 class Examples(NamedTuple):
-    """A batch, noised: clean images in [-1, 1], timesteps, noise, noised images, labels."""
+    """A noised batch: clean images in [-1, 1], timesteps, noise, noised images, labels."""
 
     x_0: jax.Array
     t_B: jax.Array
     noise: jax.Array
     x_t: jax.Array
     y_B: jax.Array
+
+
+class Pass(NamedTuple):
+    """Results of a forward pass: mean loss terms, "loss" among them; firing rates by layer; updated running statistics."""
+
+    terms: dict[str, jax.Array]
+    rates: dict[str, jax.Array]
+    statistics: dict[str, Any]
+
+
+class Health(NamedTuple):
+    """What must be finite for training to go on: the mean loss terms, and the variables after the step.
+
+    `bad_leaf` is the index, among the leaves of the variables, of the first that is not finite; -1 for none.
+    """
+
+    terms: dict[str, jax.Array]
+    bad_leaf: jax.Array
 
 
 def noised(objective: Objective, batch, key) -> Examples:
@@ -51,96 +60,113 @@ def noised(objective: Objective, batch, key) -> Examples:
     return Examples(x_0, t_B, noise, add_noise(objective.schedule, x_0, t_B, noise), batch["label"])
 
 
-def loss_terms(model: SDiT, objective: Objective, params, examples: Examples, key) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Mean loss, and scalars worth watching: loss terms, firing rates of neurons if any, by name. The key drops labels."""
+def loss_terms(model: Network, objective: Objective, variables, examples: Examples, key) -> tuple[jax.Array, Pass]:
+    """The mean loss in training mode, and what else the forward pass gives; the key drops labels and activations."""
     x_0, t_B, noise, x_t, y_B = examples
-    output, sown = model.apply(
-        {"params": params}, x_t, t_B, y_B, train=True, rngs={"label_dropout": key}, mutable=["spikes"]
-    )  # fmt: skip
-    terms = diffusion_loss(objective, output, x_0, x_t, t_B, noise)
+    statistics = [collection for collection in variables if collection != "params"]
+    rngs = {"label_dropout": key, "dropout": jax.random.fold_in(key, DROPOUT)}
+    output, updated = model.apply(variables, x_t, t_B, y_B, train=True, rngs=rngs, mutable=["spikes", *statistics])
+    terms = objective.losses(output, x_0, x_t, t_B, noise)
     means = {name: value.mean() for name, value in terms.items()}
-    return means["loss"], means | firing_rates(sown.get("spikes") or {})
+    rates = firing_rates(updated.get("spikes") or {})
+    return means["loss"], Pass(means, rates, {collection: updated[collection] for collection in statistics})
 
 
-def gradients(model: SDiT, objective: Objective, params, examples: Examples, key, microbatches: int = 1):
-    """(scalars, gradients of the mean loss), means over microbatches, which are worked on one after the other.
+def gradients(
+    model: Network, objective: Objective, variables, examples: Examples, key, microbatches: int = 1
+) -> tuple[Pass, Any]:
+    """(forward pass, gradients of the mean loss with respect to the parameters) of a batch.
 
-    Each takes every `microbatches`-th example, so that all devices have their share of each; labels are dropped by other draws
-    than in one piece.
+    With `microbatches` the batch is processed in parts, one after the other, for less memory: losses, rates and gradients are
+    means over the parts, and running statistics pass from part to part. Part i takes examples i, i + microbatches, ..., so that
+    every device has its share of it; the parts drop labels with keys of their own.
     """
 
-    def of_part(examples, key):
-        gradient = jax.value_and_grad(lambda p: loss_terms(model, objective, p, examples, key), has_aux=True)
-        (_, scalars), grads = gradient(params)
-        return scalars, grads
+    def of_part(statistics, examples, key):
+        def loss(params):
+            return loss_terms(model, objective, {"params": params, **statistics}, examples, key)
 
+        (_, result), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        return (result.terms, result.rates, grads), result.statistics
+
+    statistics = {collection: tree for collection, tree in variables.items() if collection != "params"}
     if microbatches == 1:
-        return of_part(examples, key)
+        (terms, rates, grads), statistics = of_part(statistics, examples, key)
+        return Pass(terms, rates, statistics), grads
+
+    def add_part(carry, part):
+        total, statistics = carry
+        found, statistics = of_part(statistics, *part)
+        return (jax.tree.map(jnp.add, total, found), statistics), None
+
     parts = jax.tree.map(lambda a: a.reshape(-1, microbatches, *a.shape[1:]).swapaxes(0, 1), examples)
     parts = parts, jax.random.split(key, microbatches)
-    nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_part, *jax.tree.map(lambda a: a[0], parts)))
-    total, _ = jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, of_part(*part)), None), nothing, parts)
-    return jax.tree.map(lambda a: a / microbatches, total)
+    shapes, _ = jax.eval_shape(of_part, statistics, *jax.tree.map(lambda a: a[0], parts))
+    zeros = jax.tree.map(jnp.zeros_like, shapes)
+    (total, statistics), _ = jax.lax.scan(add_part, (zeros, statistics), parts)
+    terms, rates, grads = jax.tree.map(lambda a: a / microbatches, total)
+    return Pass(terms, rates, statistics), grads
 
 
 def make_train_step(
-    model: SDiT, objective: Objective, tx: optax.GradientTransformation, rate: optax.Schedule, config: Config, mesh: Mesh
+    model: Network, objective: Objective, tx: optax.GradientTransformation, rate: optax.Schedule, config: Config, mesh: Mesh
 ) -> Callable[[TrainState, Averages, dict], tuple[TrainState, Averages, Health]]:
-    """train_step(state, averages, batch) -> (state, averages, health), compiled; state and averages are donated.
+    """train_step(state, averages, batch) -> (state, averages, health), jitted; state and averages are donated.
 
-    `averages` takes in the scalars of this step: the means since they were last empty (see `empty_averages`).
+    `averages` are the means of each step's scalars since they were last empty (see `empty_averages`).
     """
 
     def train_step(state: TrainState, averages: Averages, batch):
         key_noise, key_labels = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
         examples = noised(objective, batch, key_noise)
         with sharding.on_mesh(mesh):
-            scalars, grads = gradients(model, objective, state.params, examples, key_labels, config.microbatches)
+            result, grads = gradients(model, objective, state.variables, examples, key_labels, config.microbatches)
         updates, optimizer = tx.update(grads, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        variables = {"params": optax.apply_updates(state.params, updates), **result.statistics}
         ema = state.ema
         if ema is not None:
             seen = (state.step + 1).astype(jnp.float32) * config.batch_size
             decay = ema_decay(config.batch_size, seen, config.ema.half_life, config.ema.ramp)
-            ema = optax.incremental_update(params, ema, 1 - decay)
+            ema = optax.incremental_update(variables, ema, 1 - decay)
 
-        bad = jnp.stack([~jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)])
-        health = Health(
-            {name: scalars[name] for name in ("mse", "vb", "loss") if name in scalars},
-            jnp.where(bad.any(), jnp.argmax(bad), -1),
-        )
-        scalars |= {"gradient_norm": optax.tree.norm(grads), "learning_rate": rate(state.step)}
+        bad = jnp.stack([~jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(variables)])
+        health = Health(result.terms, jnp.where(bad.any(), jnp.argmax(bad), -1))
+        optimization: dict[str, Any] = {"gradient_norm": optax.tree.norm(grads), "learning_rate": rate(state.step)}
+        scalars = result.terms | result.rates | optimization
         averages = {name: averages[name].merge(Average.from_model_output(scalars[name])) for name in scalars}
-        return TrainState(state.step + 1, params, ema, optimizer), averages, health
+        return TrainState(state.step + 1, variables, ema, optimizer), averages, health
 
-    everywhere = sharding.replicated(mesh)
-    state = sharding.shardings(mesh, jax.eval_shape(lambda: create(model, tx, config.seed, config.ema.half_life > 0)))
+    replicated = sharding.replicated(mesh)
+    shapes = jax.eval_shape(lambda: create(model, tx, config.seed, config.ema.half_life > 0))
+    state = sharding.shardings(mesh, shapes, model.layout)
     return jax.jit(
         train_step,
-        in_shardings=(state, everywhere, sharding.batch_sharding(mesh)),
-        out_shardings=(state, everywhere, everywhere),
+        in_shardings=(state, replicated, sharding.batch_sharding(mesh)),
+        out_shardings=(state, replicated, replicated),
         donate_argnums=(0, 1),
     )
 
 
-def empty_averages(model: SDiT, objective: Objective, params, batch) -> Averages:
+def empty_averages(model: Network, objective: Objective, variables, batch) -> Averages:
     """An empty average for every scalar that a step reports."""
 
-    def scalars(params, batch):
+    def forward(variables, batch):
         key = jax.random.key(0)
-        return loss_terms(model, objective, params, noised(objective, batch, key), key)[1]
+        return loss_terms(model, objective, variables, noised(objective, batch, key), key)[1]
 
-    return {name: Average.empty() for name in (*jax.eval_shape(scalars, params, batch), "gradient_norm", "learning_rate")}
+    result = jax.eval_shape(forward, variables, batch)
+    return {name: Average.empty() for name in (*result.terms, *result.rates, "gradient_norm", "learning_rate")}
 
 
-def compiled(train_step: Callable, *arguments) -> tuple[Callable, dict[str, float]]:
-    """The step compiled ahead of time for these arguments, and its cost on each device.
+def compiled(train_step: Any, *arguments: Any) -> tuple[Callable, dict[str, float]]:
+    """The jitted step compiled ahead of time for these arguments, and its cost.
 
-    The cost is {"seconds" of compiling, "flops" of a step as the compiler counts them, "bytes" of temporary memory}; what the
-    compiler does not know is 0.
+    The cost is {"seconds" to compile, "flops" of a step's products on all devices together (see `analysis.operations`), "bytes"
+    of temporary memory on each device, 0 where the compiler does not report them}.
     """
     start = time.monotonic()
-    program = train_step.lower(*arguments).compile()
-    cost, memory = program.cost_analysis() or {}, program.memory_analysis()
-    temporary = getattr(memory, "temp_size_in_bytes", 0)
-    return program, {"seconds": time.monotonic() - start, "flops": cost.get("flops", 0.0), "bytes": temporary}
+    traced = train_step.trace(*arguments)
+    program = traced.lower().compile()
+    temporary = getattr(program.memory_analysis(), "temp_size_in_bytes", 0)
+    flops = operations.walk(traced.jaxpr).flops
+    return program, {"seconds": time.monotonic() - start, "flops": flops, "bytes": temporary}

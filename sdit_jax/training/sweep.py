@@ -1,4 +1,4 @@
-"""A sweep: the runs that a config file's `sweep()` asks for, one folder each, all checked before the first is trained."""
+"""A sweep: the runs that `sweep()` of a config file yields, one folder each, all checked before the first is trained."""
 
 import dataclasses
 import importlib.util
@@ -12,21 +12,23 @@ import ml_collections
 
 from sdit_jax import config as fields
 from sdit_jax.checkpoint import Checkpoints
-from sdit_jax.config import Config, InputError
-from sdit_jax.models import build
-from sdit_jax.sampling.run import make_objective
+from sdit_jax.config import Config
+from sdit_jax.diffusion.objective import make_objective
+from sdit_jax.errors import InputError, TrainingFailed
 from sdit_jax.training import optimizer
-from sdit_jax.training.loop import TrainingFailed, train_and_evaluate
+from sdit_jax.training.cadence import Due
+from sdit_jax.training.loop import train_and_evaluate
 from sdit_jax.training.metrics import last_scalars
-from sdit_jax.training.plan import total_steps
+from sdit_jax.training.outputs import missing
+from sdit_jax.training.setup import total_steps
 
-MAX_NAME = 200  # Letters of a folder's name; file systems take 255.
+MAX_NAME = 200  # Characters of a folder name; file systems allow 255.
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run of a sweep; `name` is that of its folder: its place, and the name it was given or its overrides."""
+    """One run of a sweep. `name` is its folder: the index, and the run's name in the sweep or else its overrides."""
 
     index: int
     name: str
@@ -35,29 +37,22 @@ class Run:
 
 
 def read_sweep(file: str, base: Config, given: Collection[str] = ()) -> list[Run]:
-    """The runs of FILE.py[:ARGS]: what its `sweep()` or `sweep(args)` yields, over a base configuration.
+    """The runs of FILE.py[:ARGS], whose `sweep()` or `sweep(args)` yields overrides of a base configuration.
 
-    It yields mappings of dotted fields to values, such as {"model.width": 64}, or pairs of a name and such a mapping. No data
-    are read. Raises InputError that names file, run and field where there is no sweep, or a field is unknown, of a wrong type
-    or out of range, or one of those already `given` by hand.
+    An override is a mapping of dotted fields to values, such as {"model.width": 64}, or a pair of a name and such a mapping.
+    No data are read. Raises InputError with file, run and field where there is no sweep, or a field is unknown, of a wrong
+    type, out of range, or also `given` for all runs.
     """
     path, *argument = file.split(":", 1)
     runs = []
     for index, yielded in enumerate(_yielded(path, argument)):
         try:
-            name, overrides = yielded if isinstance(yielded, tuple) and len(yielded) == 2 else (None, yielded)
-            if not isinstance(overrides, Mapping) or not isinstance(name, str | None):
-                raise InputError(
-                    f"found {yielded!r}, must be fields and values, such as {{'model.width': 64}}, or a name and such"
-                )
+            name, overrides = _name_and_overrides(yielded)
             for field in overrides:
                 if field in given:
-                    raise InputError(f"config.{field}: set by the sweep; leave out the flag")
+                    raise InputError(f"config.{field}: set by the sweep, must not be overridden for all runs")
             config = overridden(base, overrides)
-            fields.validate(config)
-            build(config.model)
-            make_objective(config.diffusion)
-            optimizer.adamw(config.optimizer, optimizer.learning_rate(config.optimizer, 1, 0))
+            _validate(config)
         except InputError as error:
             raise InputError(f"{path}, run {index}: {error}") from None
         runs.append(Run(index, _folder(index, name, overrides), config, dict(overrides)))
@@ -66,10 +61,26 @@ def read_sweep(file: str, base: Config, given: Collection[str] = ()) -> list[Run
     return runs
 
 
-def train_all(runs: list[Run], workdir: Path) -> dict[str, TrainingFailed]:
-    """Trains one after the other, each in `workdir/NAME`, from where it was; returns those that failed, by name.
+def _name_and_overrides(yielded):
+    name, overrides = yielded if isinstance(yielded, tuple) and len(yielded) == 2 else (None, yielded)
+    if not isinstance(overrides, Mapping) or not isinstance(name, str | None):
+        raise InputError(
+            f"found {yielded!r}, must be a mapping of fields to values, such as {{'model.width': 64}}, or a name and a mapping"
+        )
+    return name, overrides
 
-    A run that fails does not stop the others; any other exception does, a stop among them.
+
+def _validate(config):
+    """Raises InputError for everything that can be checked without data."""
+    fields.validate(config)
+    make_objective(config.diffusion)
+    optimizer.adamw(config.optimizer, optimizer.learning_rate(config.optimizer, 1, 0))
+
+
+def train_all(runs: list[Run], workdir: Path) -> dict[str, TrainingFailed]:
+    """Trains or resumes one run after the other, each in `workdir/NAME`; returns the failures by run name.
+
+    TrainingFailed does not end the sweep; every other exception does.
     """
     failed = {}
     for run in runs:
@@ -83,12 +94,12 @@ def train_all(runs: list[Run], workdir: Path) -> dict[str, TrainingFailed]:
         except TrainingFailed as error:
             log.warning("%s failed: %s", place, error)
             failed[run.name] = error
-        jax.clear_caches()  # No other run has its programs.
+        jax.clear_caches()  # The next run compiles its own programs.
     return failed
 
 
 def results(runs: list[Run], workdir: Path) -> list[dict]:
-    """What has become of each run: its overrides, steps done of all, and the scalars of the last step that it has logged."""
+    """For each run its overrides, the last logged step and its scalars, and the number of steps in all."""
     found = []
     for run in runs:
         step, scalars = last_scalars(workdir / run.name / "metrics.jsonl")
@@ -98,7 +109,7 @@ def results(runs: list[Run], workdir: Path) -> list[dict]:
 
 
 def to_markdown(found: list[dict], scalars: Collection[str]) -> str:
-    """Results as a table; a run that is not finished says how far it came."""
+    """A table of results; unfinished runs are marked with their last step."""
     rows = [["run", *scalars], ["---"] * (1 + len(scalars))]
     for one in found:
         cut = "" if one["step"] >= one["of"] else f" (step {one['step']:,} of {one['of']:,})"
@@ -108,7 +119,7 @@ def to_markdown(found: list[dict], scalars: Collection[str]) -> str:
 
 
 def overridden(base: Config, overrides: Mapping) -> Config:
-    """A copy of a configuration with dotted fields set, existing or not. Raises InputError for a field inside of a value."""
+    """A copy of a configuration with dotted fields set, unknown ones too. Raises InputError for a field inside a value."""
     changed = base.to_dict()
     for name, value in overrides.items():
         *groups, field = str(name).split(".")
@@ -122,13 +133,13 @@ def overridden(base: Config, overrides: Mapping) -> Config:
 
 
 def _yielded(path, argument):
-    """What sweep() yields. The file is the user's: whatever it raises is told in one line."""
+    """Yields what `sweep()` of a config file yields. Any exception of the file becomes an InputError of one line."""
     try:
         spec = importlib.util.spec_from_file_location("sweep_config", path)
         module = importlib.util.module_from_spec(spec)  # pyright: ignore[reportArgumentType]
         spec.loader.exec_module(module)  # pyright: ignore[reportOptionalMemberAccess]
         if not hasattr(module, "sweep"):
-            raise InputError(f"{path}: defines no sweep(), which would yield the overrides of each run")
+            raise InputError(f"{path}: defines no sweep(), which yields the overrides of each run")
         yield from module.sweep(*argument)
     except InputError:
         raise
@@ -138,13 +149,20 @@ def _yielded(path, argument):
 
 def _folder(index, name, overrides):
     words = name or ",".join(f"{field}={value}" for field, value in overrides.items())
-    return "-".join([f"{index:03d}", *filter(None, [re.sub(r"[^\w.=,+-]+", "_", words)])])[:MAX_NAME]
+    folder = f"{index:03d}"
+    if words:
+        folder += "-" + re.sub(r"[^\w.=,+-]+", "_", words)
+    return folder[:MAX_NAME]
 
 
 def _finished(run, folder):
-    """Whether the folder holds this run at its end; `train_and_evaluate` is to judge one that is not the same."""
-    there = (folder / "config.json").is_file() and (folder / "checkpoints").is_dir()
-    if not there or fields.load(folder).to_dict() != run.config.to_dict():
+    """Whether the folder holds this run with its last checkpoint, picture and evaluation."""
+    exists = (folder / "config.json").is_file() and (folder / "checkpoints").is_dir()
+    if not exists or fields.load(folder).to_dict() != run.config.to_dict():
         return False
+    total = total_steps(run.config)
+    interval = fields.parse_duration(run.config.evaluation.every, "config.evaluation.every")
+    last = Due(log=True, save=True, draw=True, evaluate=interval is not None and interval[0] > 0)
     with Checkpoints(folder) as checkpoints:
-        return (checkpoints.newest() or 0) >= total_steps(run.config)
+        newest = checkpoints.newest() or 0
+    return newest > total or (newest == total and not any(missing(last, run.config, folder, total)))

@@ -1,4 +1,4 @@
-"""The peer that speed is measured against computes what the release does."""
+"""The PyTorch reference that speed is compared with computes what the release does."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def reference():
 
 
 @pytest.fixture(scope="module")
-def peer(reference):
+def network(reference):
     from sdit_jax.benchmarks import pytorch
 
     state = {name.removeprefix("param/"): value for name, value in reference.items() if name.startswith("param/")}
@@ -30,15 +30,15 @@ def peer(reference):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_output_loss_and_gradients_are_the_releases(peer, reference):
+def test_output_loss_and_gradients_are_the_releases(network, reference):
     from sdit_jax.benchmarks.pytorch import diffusion_loss
 
     x_0, x_t, noise, t, y = (reference[name] for name in ("x0", "xt", "noise", "t", "y"))
-    output = peer(x_t, t.long(), y.long())
+    output = network(x_t, t.long(), y.long())
     torch.testing.assert_close(output, reference["out"], rtol=1e-4, atol=1e-5)
     loss = diffusion_loss(linear(1000), output, x_0, x_t, t.long(), noise)
     assert float(loss) == pytest.approx(float(reference["loss"].mean()), rel=1e-5)
     loss.backward()
-    for name, parameter in peer.named_parameters():
+    for name, parameter in network.named_parameters():
         expected = reference[f"grad/{name}"]
         assert (parameter.grad - expected).norm() <= 1e-4 * expected.norm() + 1e-12, name

@@ -1,10 +1,10 @@
-"""Arrays are made once; damaged files are named and made again; nothing is half-written."""
+"""Memoized arrays are made once; damaged files are logged and made again; writes are atomic."""
 
 import numpy as np
 import pytest
 
-from sdit_jax.data import cache as kept_arrays
 from sdit_jax.data import sources
+from sdit_jax.data.cache import memoized
 
 
 class Maker:
@@ -20,17 +20,17 @@ class Maker:
 def test_arrays_are_made_once_for_the_same_words(cache):
     make = Maker()
     for words, made in ((("x", 1), 1), (("x", 1), 1), (("x", 2), 2), (("x", None), 3), (("x", 1), 3)):
-        found = kept_arrays.kept("kind", words, make)
+        found = memoized("kind", words, make)
         np.testing.assert_array_equal(found["a"], np.arange(1000))
         assert make.made == made
-    kept_arrays.kept("other", ("x", 1), make)
+    memoized("other", ("x", 1), make)
     assert make.made == 4 and len(list(cache.iterdir())) == 4
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "text"])
 def test_a_damaged_file_is_named_and_made_again(cache, caplog, damage):
     make = Maker()
-    kept_arrays.kept("kind", (), make)
+    memoized("kind", (), make)
     (path,) = cache.iterdir()
     data = path.read_bytes()
     path.write_bytes(
@@ -41,9 +41,9 @@ def test_a_damaged_file_is_named_and_made_again(cache, caplog, damage):
             "text": b"?",
         }[damage]
     )
-    assert kept_arrays.kept("kind", (), make)["b"][0, 0] == 2
+    assert memoized("kind", (), make)["b"][0, 0] == 2
     assert [record.getMessage().split(": damaged")[0] for record in caplog.records] == [str(path)]
-    assert kept_arrays.kept("kind", (), make)["b"][0, 0] == 2
+    assert memoized("kind", (), make)["b"][0, 0] == 2
     assert len(list(cache.iterdir())) == 1
 
 
@@ -54,13 +54,13 @@ def test_what_is_interrupted_leaves_nothing(cache, monkeypatch):
 
     monkeypatch.setattr(np, "savez", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        kept_arrays.kept("kind", (), Maker())
+        memoized("kind", (), Maker())
     assert list(cache.iterdir()) == []
 
 
 def test_where_nothing_can_be_written_work_goes_on(cache, caplog):
     cache.write_text("in the way")
-    assert kept_arrays.kept("kind", (), Maker())["b"][0, 0] == 1
+    assert memoized("kind", (), Maker())["b"][0, 0] == 1
     assert "cannot be written" in caplog.text and str(cache) in caplog.text
 
 

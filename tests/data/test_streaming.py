@@ -1,16 +1,18 @@
-"""Examples that are decoded while training runs give the batches that they give from memory, to the bit."""
+"""Batches decoded while training runs equal those gathered from memory, to the bit."""
 
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
-from sdit_jax.config import InputError
+from sdit_jax import sharding
 from sdit_jax.data import sources
-from sdit_jax.data.batches import Batches
+from sdit_jax.data.in_memory import host_batch
 from sdit_jax.data.order import Order
-from sdit_jax.data.streaming import Streamed
+from sdit_jax.data.streaming import StreamingLoader
+from sdit_jax.errors import InputError
 
 FIELDS = {"batch_size": 8, "seed": 2, "flip": True, "margin": 3}
 
@@ -21,7 +23,7 @@ def threads():
 
 @pytest.fixture
 def streams(pictures):
-    """streams(**order): the same order streamed and from memory; every stream is closed at the end."""
+    """streams(**order): a streaming loader and the same batches from memory; every loader is closed at the end."""
     folder, _ = pictures
     images = sources.load("folder", "train", folder, 9, 3)
     examples = sources.open_source("folder", "train", folder)
@@ -29,8 +31,8 @@ def streams(pictures):
 
     def make(**changes):
         order = Order(len(images), **(FIELDS | changes))
-        opened.append(Streamed(examples, order, 9, 3, threads=3))
-        return opened[-1], Batches(images, order)
+        opened.append(StreamingLoader(examples, order, sharding.make_mesh(), size=9, channels=3, threads=3))
+        return opened[-1], partial(host_batch, images, order)
 
     yield make
     for streamed in opened:
@@ -42,9 +44,9 @@ def streams(pictures):
     assert not threads()
 
 
-def assert_same(streamed, batches, steps):
+def assert_same(streamed, expected_batch, steps):
     for step in steps:
-        found, expected = streamed(step), batches(step)
+        found, expected = streamed.host_batch(step), expected_batch(step)
         assert found.keys() == expected.keys()
         for name in expected:
             assert found[name].dtype == expected[name].dtype
@@ -55,6 +57,14 @@ def assert_same(streamed, batches, steps):
 @pytest.mark.parametrize("rows", [None, [0, 1], [3]])
 def test_streamed_equals_in_memory(streams, first, rows):
     assert_same(*streams(rows=rows), range(first, first + 6))
+
+
+def test_the_batch_on_the_devices_is_that_of_the_host(streams):
+    streamed, expected_batch = streams()
+    batch, expected = streamed(4), expected_batch(4)
+    for name in expected:
+        np.testing.assert_array_equal(batch[name], expected[name])
+        assert batch[name].sharding.is_equivalent_to(sharding.batch_sharding(streamed.mesh), batch[name].ndim)
 
 
 def test_without_flips_and_margin(streams):
@@ -82,8 +92,8 @@ def test_prepared_examples_are_streamed_too(stand_in):
     examples = sources.open_source(f"tfds:{name}", "train", folder)
     images = sources.load(f"tfds:{name}", "train", folder, 31, 3)
     order = Order(len(images), **FIELDS)
-    streamed = Streamed(examples, order, 31, 3)
-    assert_same(streamed, Batches(images, order), [3, 4, 5])
+    streamed = StreamingLoader(examples, order, sharding.make_mesh(), size=31, channels=3)
+    assert_same(streamed, partial(host_batch, images, order), [3, 4, 5])
     streamed.close()
 
 
@@ -94,6 +104,5 @@ def test_a_file_that_breaks_in_mid_run_is_named(streams, pictures):
     for path in folder.rglob("*.png"):
         path.write_bytes(b"gone")
     with pytest.raises(InputError, match=f"^{folder}/.*png: not a picture that can be read") as error:
-        for step in range(1, 20):
-            streamed(step)
+        [streamed(step) for step in range(1, 20)]
     assert "\n" not in str(error.value)

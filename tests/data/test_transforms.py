@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdit_jax.config import InputError
-from sdit_jax.data.order import Showing
-from sdit_jax.data.transforms import fit, fit_one, windows
+from sdit_jax.data.order import BatchSpec
+from sdit_jax.data.transforms import crops, fit, fit_one, to_channels
+from sdit_jax.errors import InputError
 
 
 def pixels(*shape):
@@ -63,6 +63,13 @@ def test_the_square_at_the_centre_is_taken(shape):
     np.testing.assert_array_equal(fit_one(image, side).squeeze(), image[top : top + side, left : left + side].squeeze())
 
 
+def test_colour_is_averaged_to_grey_only_where_asked():
+    images = np.uint8([[[[1, 2, 4], [255, 255, 254]]]])
+    np.testing.assert_array_equal(to_channels(images, 1, average=True), [[[[2], [255]]]])
+    with pytest.raises(InputError, match="config.model.channels: found 2, must be 3"):
+        to_channels(images, 2, average=True)
+
+
 def test_without_a_size_images_stay_as_they_are():
     image = pixels(5, 7, 1)
     np.testing.assert_array_equal(fit_one(image), image)
@@ -76,11 +83,11 @@ def test_an_unknown_filter_is_refused():
         fit(pixels(1, 8, 8, 3), 4, 3, "sinc")
 
 
-def test_windows_are_cut_at_their_corners_and_mirrored():
+def test_crops_start_at_their_corners_and_are_mirrored():
     images = pixels(5, 8, 9, 3)
     places, flips = np.array([4, 0, 4, 2]), np.array([True, False, False, True])
     corners = np.array([[0, 0], [2, 1], [1, 2], [2, 2]])
-    found = windows(images, Showing(places, flips, corners), 2)
+    found = crops(images, BatchSpec(places, flips, corners), 2)
     for i, flip, (row, column), ours in zip(places, flips, corners, found, strict=True):
         cut = images[i][row : row + 6, column : column + 7]
         np.testing.assert_array_equal(ours, cut[:, ::-1] if flip else cut)
@@ -89,5 +96,5 @@ def test_windows_are_cut_at_their_corners_and_mirrored():
 
 def test_without_a_margin_only_flips_are_left():
     images = pixels(3, 4, 4, 1)
-    found = windows(images, Showing(np.array([2, 1]), np.array([False, True]), np.zeros((2, 2), int)), 0)
+    found = crops(images, BatchSpec(np.array([2, 1]), np.array([False, True]), np.zeros((2, 2), int)), 0)
     np.testing.assert_array_equal(found, [images[2], images[1][:, ::-1]])

@@ -9,8 +9,9 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from sdit_jax.diffusion import samplers
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.samplers import sample
-from sdit_jax.diffusion.schedule import SCHEDULES, Schedule, linear
+from sdit_jax.diffusion.schedule import SCHEDULES, linear, variance_preserving
 
 GAUSSIAN = ((1.0, 0.4, 0.3),)
 MIXTURE = ((0.3, -0.7, 0.08), (0.5, 0.1, 0.15), (0.2, 0.8, 0.05))  # (weight, mean, deviation), inside of [-1, 1].
@@ -27,11 +28,13 @@ def clean(parts, x, bar, xp=np):
 
 
 def predictor(parts, schedule):
-    """The exact noise prediction as a network's denoise(x, t)."""
+    """The exact denoiser, of a network that predicts noise; of any process, which scales to a variance-preserving one."""
 
     def denoise(x, t_B):
-        bar = jnp.asarray(schedule.alphas_bar, jnp.float32)[t_B[0]]
-        return (x - jnp.sqrt(bar) * clean(parts, x, bar, jnp)) / jnp.sqrt(1 - bar)
+        alpha, sigma = (jnp.asarray(table, jnp.float32)[t_B[0]] for table in (schedule.alphas, schedule.sigmas))
+        scale = jnp.sqrt(alpha**2 + sigma**2)
+        noise = (x - alpha * clean(parts, x / scale, (alpha / scale) ** 2, jnp)) / sigma
+        return Objective(schedule).denoised(noise, x, t_B)
 
     return denoise
 
@@ -47,7 +50,7 @@ def probability_flow(parts, x, start, end):
 def even_in_log_snr(steps, cleanest=6.0, noisiest=-8.0):
     """A schedule of exactly these steps."""
     bar = 1 / (1 + np.exp(-np.linspace(cleanest, noisiest, steps)))
-    return Schedule(1 - bar / np.append(1, bar[:-1]), np.arange(steps))
+    return variance_preserving(1 - bar / np.append(1, bar[:-1]))
 
 
 def test_the_exact_flow_of_a_gaussian_carries_deviations_from_the_mean():
@@ -58,7 +61,7 @@ def test_the_exact_flow_of_a_gaussian_carries_deviations_from_the_mean():
 
 
 @pytest.mark.parametrize("parts", [GAUSSIAN, MIXTURE], ids=["gaussian", "mixture"])
-@pytest.mark.parametrize("method, order", [("ddim", 1), ("dpmpp_2m", 2)])
+@pytest.mark.parametrize("method, order", [("ddim", 1), ("euler", 1), ("heun", 2), ("dpmpp_2m", 2)])
 def test_the_error_falls_with_the_order_of_the_method(method, order, parts):
     """The last step goes from the cleanest level to what is expected there, whatever the order: so does the exact solution."""
     x_T, numbers, errors = np.linspace(-3, 3, 61), np.array([40, 80, 160, 320]), []
@@ -94,7 +97,7 @@ def misses():
     return measure
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_20_steps_of_second_order_are_closer_to_the_distribution_than_50_of_ddim(name, misses):
     ours, theirs = misses(name, "dpmpp_2m", steps=20), misses(name, "ddim", steps=50)
     assert ours < 0.75 * theirs

@@ -1,11 +1,11 @@
-"""Classifier-free guidance against its formula, and what it costs."""
+"""Classifier-free guidance against its formula, and the number of its forward passes."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sdit_jax.diffusion.guidance import guided
+from sdit_jax.diffusion.guidance import guided, passes
 
 NULL, C = 10, 3
 X = jax.random.normal(jax.random.key(0), (4, 2, 2, C))
@@ -34,7 +34,7 @@ def test_guidance_extrapolates_from_no_label_to_the_label(scale, channels):
     without = network(channels, [])(X, T_B, jnp.full(4, NULL))
     expected = (1 - scale) * without[..., :C] + scale * with_label[..., :C]
     np.testing.assert_allclose(found[..., :C], expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(found[..., C:], with_label[..., C:])  # The variance is the conditional one's.
+    np.testing.assert_array_equal(found[..., C:], with_label[..., C:])  # The variance is not guided.
     assert len(calls) == 1 and sorted(calls[0].tolist()) == sorted([*Y_B.tolist(), *[NULL] * 4])
 
 
@@ -46,8 +46,15 @@ def test_scales_one_and_zero_cost_one_prediction(scale, labels):
     np.testing.assert_array_equal(found, network(2 * C, [])(X, T_B, labels))
 
 
-def test_without_labels_there_is_nothing_to_guide():
+def test_without_labels_there_is_no_guidance():
     calls = []
     found = guided(network(C, calls), None, null=0, scale=3.0, channels=C)(X, T_B)
     assert calls == [None]
     np.testing.assert_array_equal(found, network(C, [])(X, T_B, None))
+
+
+@pytest.mark.parametrize("scale", [0, 1, 0.5, 4.0])
+def test_passes_are_network_evaluations_per_image(scale):
+    calls = []
+    guided(network(C, calls), Y_B, null=NULL, scale=scale, channels=C)(X, T_B)
+    assert passes(scale) == len(calls[0]) / len(Y_B)

@@ -59,7 +59,7 @@ def float64_bound(output, x_0, x_t, t_B):
 
 def test_terms_equal_their_definitions_in_float64():
     output, x_0, x_t, t, noise = example()
-    terms = loss.diffusion_loss(OBJECTIVE, output, x_0, x_t, t, noise)
+    terms = OBJECTIVE.losses(output, x_0, x_t, t, noise)
     mse = ((np.asarray(output, np.float64)[..., :2] - np.asarray(noise)) ** 2).mean((1, 2, 3))
     expected = float64_bound(output, x_0, x_t, t)
     assert set(terms) == {"mse", "vb", "loss"}
@@ -71,16 +71,14 @@ def test_terms_equal_their_definitions_in_float64():
 
 def test_without_a_learned_variance_the_loss_is_the_squared_error():
     output, x_0, x_t, t, noise = example()
-    terms = loss.diffusion_loss(OBJECTIVE, output[..., :2], x_0, x_t, t, noise)
+    terms = OBJECTIVE.losses(output[..., :2], x_0, x_t, t, noise)
     assert set(terms) == {"mse", "loss"}
     np.testing.assert_allclose(terms["loss"], ((output[..., :2] - noise) ** 2).mean((1, 2, 3)), rtol=1e-6)
 
 
 def test_the_bound_trains_the_variance_alone():
     output, x_0, x_t, t, noise = example()
-    gradient = jax.jit(
-        jax.grad(lambda o, name: loss.diffusion_loss(OBJECTIVE, o, x_0, x_t, t, noise)[name].sum()), static_argnums=1
-    )
+    gradient = jax.jit(jax.grad(lambda o, name: OBJECTIVE.losses(o, x_0, x_t, t, noise)[name].sum()), static_argnums=1)
     noise_half, v_half = jnp.split(gradient(output, "vb"), 2, -1)
     assert (noise_half == 0).all() and (jnp.abs(v_half) > 0).mean() > 0.9
     noise_half, v_half = jnp.split(gradient(output, "mse"), 2, -1)
@@ -90,7 +88,7 @@ def test_the_bound_trains_the_variance_alone():
 
 def test_the_gradient_of_the_variance_is_that_of_the_float64_bound():
     output, x_0, x_t, t, noise = example()
-    gradient = jax.grad(lambda o: loss.diffusion_loss(OBJECTIVE, o, x_0, x_t, t, noise)["vb"].sum())(output)
+    gradient = jax.grad(lambda o: OBJECTIVE.losses(o, x_0, x_t, t, noise)["vb"].sum())(output)
     step, place = 1e-3, (slice(None), 2, 3, 3)
     shifted = np.asarray(output, np.float64)
     shifted[place] += step

@@ -1,4 +1,4 @@
-"""The forward process and what a prediction says, against the release and float64."""
+"""The forward process and its posterior, against their definitions in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdit_jax.diffusion import process
-from sdit_jax.diffusion.schedule import cosine, linear
+from sdit_jax.diffusion.schedule import cosine, linear, rectified_flow
 
 T_B = jnp.array([0, 1, 500, 999])
 
@@ -27,23 +27,22 @@ def test_noise_is_added_by_the_definition(schedule):
     np.testing.assert_allclose(process.add_noise(schedule, x_0, T_B, noise), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_right_noise_predicts_the_clean_image():
-    schedule, x_0, noise = linear(1000), normal(0), normal(1)
-    x_t = process.add_noise(schedule, x_0, T_B, noise)
-    np.testing.assert_allclose(process.predicted_x0(schedule, x_t, T_B, noise)[:3], x_0[:3], atol=1e-5)
-    np.testing.assert_allclose(process.predicted_x0(schedule, x_t, T_B, noise)[3], x_0[3], atol=1e-3)
+def test_noise_is_added_at_real_times():
+    """Between two levels of rectified flow; at integers as for integer t."""
+    schedule, x_0, noise = rectified_flow(1000), normal(0), normal(1)
+    t_B = np.array([0.0, 1.0, 500.25, 998.5])
+    s = ((t_B + 0.5) / 1000).reshape(-1, 1, 1, 1)
+    expected = (1 - s) * np.asarray(x_0) + s * np.asarray(noise)
+    np.testing.assert_allclose(process.add_noise(schedule, x_0, jnp.asarray(t_B), noise), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_clean_image_implies_the_noise():
     schedule, x_0, noise = linear(1000), normal(0), normal(1)
     x_t = process.add_noise(schedule, x_0, T_B, noise)
     np.testing.assert_allclose(process.implied_noise(schedule, x_t, T_B, x_0), noise, atol=2e-4)
-    changed = process.implied_noise(
-        schedule, x_t, T_B, x_0 + 1
-    )  # Each unit of x_0 takes sqrt(abar / (1 - abar)) from the noise.
-    np.testing.assert_allclose(
-        noise - changed, np.broadcast_to(np.sqrt(bar(schedule) / (1 - bar(schedule))), x_0.shape), rtol=1e-3
-    )
+    changed = process.implied_noise(schedule, x_t, T_B, x_0 + 1)
+    noise_per_image = np.broadcast_to(np.sqrt(bar(schedule) / (1 - bar(schedule))), x_0.shape)
+    np.testing.assert_allclose(noise - changed, noise_per_image, rtol=1e-3)
 
 
 def test_the_posterior_is_that_of_the_joint_gaussian():

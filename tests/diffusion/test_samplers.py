@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from sdit_jax.diffusion import process, samplers
+from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.samplers import sample
-from sdit_jax.diffusion.schedule import cosine, linear
+from sdit_jax.diffusion.schedule import cosine, linear, rectified_flow
 
 MEAN, DEVIATION = 0.4, 0.3
 KEY = jax.random.key(5)
@@ -15,17 +16,23 @@ SCHEDULE = linear(1000)
 BAR = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
 
 
-def denoiser(alphas_bar):
+def noise_predictor(alphas_bar):
     """E[noise | x_t] for data N(MEAN, DEVIATION^2)."""
 
-    def denoise(x, t_B):
+    def predict(x, t_B):
         bar = jnp.asarray(alphas_bar, jnp.float32)[t_B].reshape(-1, *[1] * (x.ndim - 1))
         return jnp.sqrt(1 - bar) * (x - jnp.sqrt(bar) * MEAN) / (bar * DEVIATION**2 + 1 - bar)
 
-    return denoise
+    return predict
 
 
-denoise = denoiser(BAR)
+def denoiser(predict, schedule=SCHEDULE):
+    """The denoiser of a network that predicts noise."""
+    return lambda x, t_B: Objective(schedule).denoised(predict(x, t_B), x, t_B)
+
+
+predict = noise_predictor(BAR)
+denoise = denoiser(predict)
 
 
 def noise_of(x, bar):
@@ -86,15 +93,20 @@ def test_ddpm_with_many_steps_has_the_law_of_the_data():
     assert mean == pytest.approx(MEAN, abs=0.01) and np.sqrt(variance) == pytest.approx(DEVIATION, rel=0.02)
 
 
+def level(x, index, noise, v=None, key=KEY, schedule=SCHEDULE):
+    """The arguments of a step for this noise prediction."""
+    x_0 = Objective(schedule).denoised(noise, x, jnp.full(len(x), index)).x_0
+    return samplers.Level(schedule, jnp.asarray(index), x, x_0, noise, v, x_0, key, lambda x, i: None)
+
+
 def ddpm_step(x, index, noise, v=None, key=KEY):
-    x_0 = process.predicted_x0(SCHEDULE, x, index, noise)
-    return np.asarray(samplers.ddpm(SCHEDULE, x, index, x_0, noise, v, key, None), np.float64)
+    return np.asarray(samplers.ddpm(level(x, index, noise, v, key)), np.float64)
 
 
 @pytest.mark.parametrize("index", [1, 10, 500, 999])
 def test_ddpm_adds_normal_noise_of_the_posterior_or_the_learned_variance(index):
     x = jnp.full((20_000, 1), 0.8)
-    noise = denoise(x, jnp.full(20_000, index))
+    noise = predict(x, jnp.full(20_000, index))
     v = jnp.ones_like(x)
     fixed, upper, lower = (ddpm_step(x, index, noise, v) for v in (None, v, -v))
     beta = SCHEDULE.betas[index]
@@ -107,7 +119,7 @@ def test_ddpm_adds_normal_noise_of_the_posterior_or_the_learned_variance(index):
 @pytest.mark.parametrize("v", [-1.0, 0.0, 1.0])
 def test_the_last_step_of_ddpm_has_no_noise(v):
     x = jnp.linspace(-1, 1, 9)[:, None]
-    noise = denoise(x, jnp.zeros(9, int))
+    noise = predict(x, jnp.zeros(9, int))
     expected = (np.asarray(x) - np.sqrt(1 - BAR[0]) * np.asarray(noise)) / np.sqrt(BAR[0])
     for seed in (0, 1):
         np.testing.assert_allclose(ddpm_step(x, 0, noise, jnp.full_like(x, v), jax.random.key(seed)), expected, atol=1e-5)
@@ -122,8 +134,8 @@ def test_ddpm_is_a_function_of_its_key_with_fresh_noise_at_every_step():
     assert abs(np.corrcoef(*steps)[0, 1]) < 0.25
 
 
-def told(**options):
-    """The timesteps that a sampler tells the network, in order."""
+def times(**options):
+    """The timesteps that a sampler calls the network with, in order."""
     seen = []
 
     def network(x, t_B):
@@ -136,19 +148,27 @@ def told(**options):
     return seen
 
 
-def test_the_network_is_told_the_steps_of_the_full_schedule():
-    assert told(method="ddim", steps=4) == [999, 666, 333, 0]
-    assert told(method="ddpm", steps=3, key=KEY) == [999, 500, 0]
-    assert told(method="ddim", schedule=cosine(6)) == [5, 4, 3, 2, 1, 0]
-    assert told(method="dpmpp_2m", steps=4) == [999, 603, 73, 0]
-    assert told(method="dpmpp_2m_sde", schedule=cosine(6), key=KEY) == [5, 4, 3, 2, 1, 0]
+def test_the_network_receives_the_times_of_the_full_schedule():
+    assert times(method="ddim", steps=4) == [999, 666, 333, 0]
+    assert times(method="ddpm", steps=3, key=KEY) == [999, 500, 0]
+    assert times(method="ddim", schedule=cosine(6)) == [5, 4, 3, 2, 1, 0]
+    assert times(method="dpmpp_2m", steps=4) == [999, 603, 73, 0]
+    assert times(method="dpmpp_2m_sde", schedule=cosine(6), key=KEY) == [5, 4, 3, 2, 1, 0]
+    assert times(method="heun", timesteps=[900, 500, 3]) == [900, 500, 500, 3, 3]
+
+
+@pytest.mark.parametrize("method", samplers.SAMPLERS)
+@pytest.mark.parametrize("steps", [1, 5])
+def test_network_calls_are_counted_as_they_happen(method, steps):
+    assert samplers.calls(method, steps) == len(times(method=method, steps=steps, key=KEY))
 
 
 @pytest.mark.parametrize("method", samplers.SAMPLERS)
 def test_explicit_timesteps_override_steps(method):
     timesteps = [900, 500, 499, 3]
-    assert told(method=method, timesteps=timesteps, steps=50, key=KEY) == timesteps
-    assert told(method=method, timesteps=np.array(timesteps), key=KEY) == timesteps
+    called = [900, 500, 500, 499, 499, 3, 3] if method == "heun" else timesteps
+    assert times(method=method, timesteps=timesteps, steps=50, key=KEY) == called
+    assert times(method=method, timesteps=np.array(timesteps), key=KEY) == called
     x_T = jnp.linspace(-2, 2, 5)[:, None]
     found = sample(denoise, x_T, SCHEDULE, method="ddim", timesteps=timesteps)
     np.testing.assert_allclose(found, ddim_in_float64(np.asarray(x_T, np.float64), timesteps), atol=1e-5)
@@ -163,15 +183,15 @@ def test_arrays_of_any_shape_are_sampled_elementwise(shape):
 
 
 @pytest.mark.parametrize("method", [method for method in samplers.SAMPLERS if method != "ddpm"])
-def test_a_learned_variance_is_for_ddpm_alone(method):
+def test_only_ddpm_uses_a_learned_variance(method):
     x_T = jax.random.normal(KEY, (4, 2))
-    both = lambda x, t_B: jnp.concatenate([denoise(x, t_B), 100 * x], -1)
-    alone, beside = (sample(network, x_T, SCHEDULE, method=method, steps=5, key=KEY) for network in (denoise, both))
-    np.testing.assert_allclose(beside, alone, atol=1e-6)
+    with_v = denoiser(lambda x, t_B: jnp.concatenate([predict(x, t_B), 100 * x], -1))
+    expected, found = (sample(network, x_T, SCHEDULE, method=method, steps=5, key=KEY) for network in (denoise, with_v))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", samplers.STOCHASTIC)
-def test_with_a_key_of_its_own_an_image_does_not_depend_on_those_beside_it(method):
+@pytest.mark.parametrize("method", [name for name, sampler in samplers.SAMPLERS.items() if sampler.stochastic])
+def test_with_its_own_key_an_image_does_not_depend_on_its_batch(method):
     x_T, keys = jax.random.normal(KEY, (4, 3)), jax.random.split(KEY, 4)
     draw = lambda x, key: sample(denoise, x, SCHEDULE, method=method, steps=6, key=key)
     found = draw(x_T, keys)
@@ -196,12 +216,12 @@ def dpmpp_2m_in_float64(x, bar):
 
 @pytest.mark.parametrize("timesteps", [[999], [999, 0], [999, 998, 990, 700, 300, 40, 0], range(999, -1, -1)], ids=len)
 @pytest.mark.parametrize("clip", [False, True])
-def test_second_order_is_safe_from_almost_no_signal_to_no_noise(timesteps, clip):
+def test_second_order_is_stable_from_almost_no_signal_to_no_noise(timesteps, clip):
     schedule, x_T = cosine(1000), np.linspace(-1.5, 1.5, 7)[:, None]
     bar = schedule.alphas_bar[list(timesteps)]
     assert bar[0] < 1e-8
     draw = lambda method: sample(
-        denoiser(schedule.alphas_bar), jnp.asarray(x_T, jnp.float32), schedule,
+        denoiser(noise_predictor(schedule.alphas_bar), schedule), jnp.asarray(x_T, jnp.float32), schedule,
         method=method, timesteps=timesteps, key=KEY, clip_x0=clip,
     )  # fmt: skip
     with jax.debug_nans(True), jax.debug_infs(True):
@@ -212,10 +232,10 @@ def test_second_order_is_safe_from_almost_no_signal_to_no_noise(timesteps, clip)
 
 
 @pytest.mark.parametrize("method", samplers.SAMPLERS)
-def test_a_clipped_clean_image_takes_the_noise_with_it(method):
+def test_the_noise_agrees_with_a_clipped_clean_image(method):
     """With x_0 = 1 as the clipped prediction, steps go to the point and noise that agree with it."""
     x_T = jnp.array([[0.3], [2.0], [-1.5]])
-    far = lambda x, t_B: -5.0 * jnp.ones_like(x)  # Predicts clean images far above 1.
+    far = denoiser(lambda x, t_B: -5.0 * jnp.ones_like(x))  # Predicts clean images far above 1.
     found = sample(far, x_T, SCHEDULE, method=method, timesteps=[900, 0], key=KEY, clip_x0=True)
     np.testing.assert_allclose(found, 1, atol=1e-5)
     assert jnp.abs(sample(far, x_T, SCHEDULE, method=method, timesteps=[900, 0], key=KEY)).max() > 5
@@ -223,22 +243,24 @@ def test_a_clipped_clean_image_takes_the_noise_with_it(method):
         x, bar, previous = np.asarray(x_T, np.float64), BAR[900], BAR[600]
         noise = (x - np.sqrt(bar)) / np.sqrt(1 - bar)
         respaced, x_0 = SCHEDULE.respaced([600, 900]), jnp.ones_like(x_T)
-        moved = samplers.ddim(respaced, x_T, 1, x_0, process.implied_noise(respaced, x_T, 1, x_0), None, None, None)
+        here = level(x_T, 1, process.implied_noise(respaced, x_T, 1, x_0), schedule=respaced)
+        moved = samplers.ddim(here._replace(x_0=x_0))
         np.testing.assert_allclose(moved, np.sqrt(previous) + np.sqrt(1 - previous) * noise, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", samplers.SAMPLERS)
 def test_clipping_leaves_images_inside_the_range_alone(method):
     x_T = jnp.linspace(-1, 1, 5)[:, None]  # Data of N(0.4, 0.3^2) stay inside of [-1, 1] from here.
+    timesteps = [500, 400, 300, 200, 120, 60, 20, 0]  # Few leaps of `heun` would leave it.
     plain, clipped = (
-        sample(denoise, x_T, SCHEDULE, method=method, timesteps=[500, 20, 0], key=KEY, clip_x0=clip) for clip in (False, True)
+        sample(denoise, x_T, SCHEDULE, method=method, timesteps=timesteps, key=KEY, clip_x0=clip) for clip in (False, True)
     )
     np.testing.assert_allclose(clipped, plain, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", samplers.SAMPLERS)
 @pytest.mark.parametrize("clip", [False, True])
-def test_the_path_holds_what_each_step_took_for_the_clean_image(clip, method):
+def test_the_path_holds_the_predicted_clean_image_of_each_step(clip, method):
     x_T, timesteps = jnp.linspace(-3, 3, 7)[:, None], [900, 500, 100, 3]
     draw = lambda **more: sample(denoise, x_T, SCHEDULE, method=method, timesteps=timesteps, clip_x0=clip, key=KEY, **more)
     found, path = draw(path=True)
@@ -254,7 +276,7 @@ def test_the_path_holds_what_each_step_took_for_the_clean_image(clip, method):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"method": "euler"}, "euler.*ddpm, ddim, dpmpp_2m, dpmpp_2m_sde"),
+        ({"method": "rk4"}, "rk4.*ddpm, ddim, euler, heun, dpmpp_2m, dpmpp_2m_sde"),
         ({"method": "ddpm"}, "ddpm.*key"),
         ({"method": "dpmpp_2m_sde"}, "dpmpp_2m_sde.*key"),
         ({"method": "dpmpp_2m", "steps": 0}, "found 0, allowed are 1..1000"),
@@ -270,3 +292,40 @@ def test_the_path_holds_what_each_step_took_for_the_clean_image(clip, method):
 def test_wrong_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         sample(denoise, jnp.zeros((2, 1)), SCHEDULE, **options)
+
+
+def test_a_clean_image_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"denoise: found a clean image of shape \(2, 6\) for x \(2, 3\)"):
+        sample(lambda x, t_B: jnp.concatenate([x, x], -1), jnp.zeros((2, 3)), SCHEDULE, method="ddim", steps=2)
+
+
+def test_a_denoiser_may_return_the_clean_image_alone():
+    x_T = jnp.linspace(-2, 2, 9)[:, None]
+    for method in ("ddim", "heun"):
+        found = sample(lambda x, t_B: denoise(x, t_B).x_0, x_T, SCHEDULE, method=method, steps=7)
+        np.testing.assert_allclose(found, sample(denoise, x_T, SCHEDULE, method=method, steps=7), atol=1e-4)
+
+
+@pytest.mark.parametrize("schedule", [linear(1000), rectified_flow(1000)], ids=["linear", "rectified_flow"])
+@pytest.mark.parametrize("method", ["euler", "heun"])
+def test_euler_and_heun_solve_the_flow_in_u_as_written_in_float64(schedule, method):
+    """d(x / alpha) / du = noise, u = sigma / alpha, for Gaussian data, whose noise prediction is linear."""
+    timesteps = [900, 600, 400, 150, 20]
+    alpha, sigma = (np.append(table[timesteps], end) for table, end in ((schedule.alphas, 1.0), (schedule.sigmas, 0.0)))
+
+    def noise(x, i):
+        return sigma[i] * (x - alpha[i] * MEAN) / (alpha[i] ** 2 * DEVIATION**2 + sigma[i] ** 2)
+
+    def network(x, t_B):
+        a, s = (jnp.asarray(table, jnp.float32)[t_B][:, None] for table in (schedule.alphas, schedule.sigmas))
+        return s * (x - a * MEAN) / (a**2 * DEVIATION**2 + s**2)
+
+    x_T = np.linspace(-2, 2, 7)[:, None]
+    y, u = x_T / alpha[0], sigma / alpha
+    for i in range(len(timesteps)):
+        h, slope = u[i + 1] - u[i], noise(y * alpha[i], i)
+        if method == "heun" and u[i + 1] > 0:
+            slope = (slope + noise((y + h * slope) * alpha[i + 1], i + 1)) / 2
+        y = y + h * slope
+    drawn = sample(denoiser(network, schedule), jnp.asarray(x_T, jnp.float32), schedule, method=method, timesteps=timesteps)
+    np.testing.assert_allclose(drawn, y, atol=2e-5)

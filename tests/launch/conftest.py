@@ -1,4 +1,4 @@
-"""A copy of the launch folder beside stand-ins for the programs of a cluster, which write down how they were called."""
+"""A copy of the launch folder with mocks of a cluster's programs, which record their calls."""
 
 import os
 import shutil
@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-# None of these is ever really called: each stands first on the PATH and, unless a test says more, only fails.
+# Mocks of these stand first on the PATH, so that no real one is called; by default they fail.
 CLUSTER = ("gcloud", "kubectl", "sbatch", "srun", "scancel", "scontrol", "squeue", "sudo", "gcsfuse", "curl")
 
 
-# A shell that starts deaf to SIGINT, as behind nohup, stays deaf. (Not by preexec_fn: JAX warns of forks.)
+# A shell that inherits an ignored SIGINT, as from nohup, cannot reset it. (Not with preexec_fn: JAX warns of forks.)
 HEARS = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
 
 
 class Checkout:
-    """`fake` makes a stand-in; `run` and `start` call a script with them first on the PATH; `calls` says what it called."""
+    """`fake` makes a mock; `run` and `start` call a script with the mocks first on the PATH; `calls` lists their calls."""
 
     def __init__(self, path):
         self.path = path
@@ -32,13 +32,13 @@ class Checkout:
             self.fake(name, "exit 99")
 
     def fake(self, name, body):
-        """A program of this name, in bash; it notes its call in `calls`, and runs in the checkout's root, $ROOT."""
+        """Makes a bash program of this name that appends its call to the file `calls`; $ROOT is the checkout."""
         file = self.bin / name
         file.write_text(f'#!/bin/bash\nROOT={self.path}\necho "{name} $*" >> $ROOT/calls\n{body}\n')
         file.chmod(0o755)
 
     def answers(self, name, *codes):
-        """A program that ends with these exit codes, one call after the other."""
+        """Makes a program that ends with these exit codes, one per call."""
         (self.path / f"{name}.codes").write_text("".join(f"{code}\n" for code in codes))
         self.fake(name, f"code=$(head -n 1 $ROOT/{name}.codes); sed -i 1d $ROOT/{name}.codes; exit $code")
 
@@ -46,7 +46,7 @@ class Checkout:
         (self.path / "launch" / "environment.sh").write_text('echo "environment $EXTRAS" >> calls\n')
 
     def calls(self, name=""):
-        """What was called, in order; with a name, only that program's calls."""
+        """All recorded calls in order, or those of one program."""
         file = self.path / "calls"
         lines = file.read_text().splitlines() if file.exists() else []
         return [line for line in lines if line.split()[0] == name or not name]
@@ -68,7 +68,7 @@ class Checkout:
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     def wait_for(self, name, seconds=20):
-        """Waits until a stand-in has made this file."""
+        """Waits until a mock has made this file."""
         end = time.monotonic() + seconds
         while not (self.path / name).exists():
             assert time.monotonic() < end, f"{name} was not made within {seconds} s"

@@ -1,6 +1,6 @@
-"""Every script parses, and prints the commands it would run, word for word as in golden/, without running one.
+"""Every script parses, and --dry_run prints the commands in golden/ without running one.
 
-REWRITE_GOLDEN=1 python -m pytest tests/launch/test_dry_run.py  writes golden/ anew: read the difference before it is committed.
+REWRITE_GOLDEN=1 python -m pytest tests/launch/test_dry_run.py rewrites golden/; read the difference before committing it.
 """
 
 import os
@@ -51,19 +51,19 @@ def test_a_dry_run_prints_the_commands_and_runs_none(checkout, name):
     assert done.stdout == golden.read_text()
 
 
-def test_printed_commands_are_read_back_as_they_were_meant(checkout):
+def test_printed_commands_are_parsed_back_to_the_same_words(checkout):
     done = checkout.run("launch/gpus.sh", *TRAIN, "--dry_run")
     command = done.stdout.splitlines()[1]
     words = checkout.run("-c", f'python() {{ printf "%s\\n" "$@"; }}; {command}').stdout.splitlines()
-    assert words == ["-m", "sdit_jax.train", *TRAIN]
+    assert words == ["-m", "sdit_jax", "train", *TRAIN]
 
 
 @pytest.mark.parametrize(
     "arguments, environment, words",
     [
         (("tpu_pod.sh", "up"), POD | {"ZONE": ""}, ("ZONE", "missing")),
-        (("tpu_pod.sh", "upp"), POD, ("upp", "create, setup")),
-        (("jobset.sh", "cpu"), SET, ("cpu", "gpu or tpu")),
+        (("tpu_pod.sh", "upp"), POD, ("'upp'", "create, setup")),
+        (("jobset.sh", "cpu"), SET, ("'cpu'", "gpu, tpu")),
         (("jobset.sh", "gpu"), SET, ("CHIPS", "missing")),
         (("jobset.sh", "tpu"), SET | {"CHIPS": "4"}, ("ACCELERATOR", "missing")),
     ],

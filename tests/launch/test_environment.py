@@ -1,4 +1,4 @@
-"""The environment: an old Python is refused in one line, and packages are installed only once."""
+"""environment.sh refuses an old Python with one line, and installs packages only once."""
 
 OLD_PYTHON = 'if [ "$1" = --version ]; then echo Python 3.10.13; else exit 1; fi'
 NEW_PYTHON = """case "$*" in
@@ -13,7 +13,7 @@ def test_an_old_python_is_one_line(checkout):
     done = checkout.run("-c", ". launch/environment.sh")
     assert done.returncode == 2
     assert done.stderr.strip().splitlines() == [
-        "error: found Python 3.10.13; Python 3.11 or 3.12 is needed (name one with PYTHON=/path/to/python)"
+        "error: found Python 3.10.13; Python 3.11 or 3.12 is needed (set PYTHON=/path/to/python)"
     ]
     assert not (checkout.path / ".venv").exists()
 

@@ -1,4 +1,4 @@
-"""gpus.sh runs training again after exit code 75 and kills, stops on every other code, and passes signals on."""
+"""gpus.sh restarts training after exit code 75 and kills, ends on every other code, and forwards signals."""
 
 import signal
 
@@ -22,7 +22,7 @@ def test_training_runs_again_until_it_is_done_or_failed(checkout, codes, end):
     checkout.answers("python", *codes)
     done = checkout.run("launch/gpus.sh", "--config=a b", "--workdir=c", RESTARTS="2")
     assert done.returncode == end
-    assert checkout.calls() == ["environment cuda"] + ["python -m sdit_jax.train --config=a b --workdir=c"] * len(codes)
+    assert checkout.calls() == ["environment cuda"] + ["python -m sdit_jax train --config=a b --workdir=c"] * len(codes)
 
 
 @pytest.mark.parametrize("sent, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
@@ -35,4 +35,4 @@ def test_a_signal_is_passed_on_and_the_end_waited_for(checkout, sent, code):
     process.send_signal(sent)
     process.communicate(timeout=20)
     assert process.returncode == code
-    assert checkout.calls() == ["environment cuda", "python -m sdit_jax.train", "saved"]
+    assert checkout.calls() == ["environment cuda", "python -m sdit_jax train", "saved"]

@@ -1,4 +1,4 @@
-"""The JobSets that jobset.sh applies: one process per host that knows its number and coordinator, restarted as a set."""
+"""The JobSets that jobset.sh applies: one process per host with its number and coordinator, restarted as a set."""
 
 import pytest
 import yaml
@@ -10,7 +10,7 @@ ARGUMENTS = ["--config=a b", '--config.data.name="x" \\ & y', "--workdir=/mnt/bu
 
 @pytest.fixture(params=["gpu", "tpu"])
 def jobset(checkout, request):
-    """What kubectl is given: the kind, the set, its job and its pod."""
+    """The manifest for kubectl: the kind, the set, its job and its pod."""
     checkout.fake("kubectl", "cat > $ROOT/applied")
     done = checkout.run("launch/jobset.sh", request.param, *ARGUMENTS, **(GPU if request.param == "gpu" else TPU))
     assert done.returncode == 0, done.stderr
@@ -36,7 +36,7 @@ def test_there_is_a_pod_for_every_host_and_each_knows_its_number(jobset):
         assert flags == {"--coordinator": coordinator, "--processes": "4", "--process": "$(JOB_COMPLETION_INDEX)"}
     else:
         assert jobs["replicas"] == 2
-        assert flags == {"--processes": "8"}  # What JAX finds by itself must be as many.
+        assert flags == {"--processes": "8"}  # Checked against the number that JAX finds.
 
 
 def test_pods_ask_for_the_chips_of_a_host(jobset):

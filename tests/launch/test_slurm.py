@@ -1,4 +1,4 @@
-"""slurm.sh and slurm_array.sh, between stand-ins for Slurm: what is submitted, what a job runs, and when it is queued again."""
+"""slurm.sh and slurm_array.sh with mock Slurm programs: what is submitted, what a job runs, and when it is requeued."""
 
 import re
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 LAUNCH = Path(__file__).parent.parent.parent / "launch"
-# The command in a session of its own, as on another machine; srun answers SIGTERM as the real one does: it kills the step.
+# Runs the command in its own session, as on another machine. On SIGTERM it kills the step, as the real srun does.
 SRUN = """trap 'kill -KILL $step; echo srun killed the step >> $ROOT/calls; exit 143' TERM
 while [ "${1#--}" != "$1" ]; do shift; done
 setsid "$@" & step=$!
@@ -21,7 +21,7 @@ while :; do sleep 0.05; done"""
 
 @pytest.fixture
 def slurm(checkout):
-    """A checkout of which Slurm has a script's copy elsewhere; `job` are its variables."""
+    """A checkout with copies of the scripts in a spool folder, as Slurm makes them; `job` holds the variables of a job."""
     checkout.without_environment()
     checkout.fake("srun", SRUN)
     checkout.fake("scancel", 'kill -s "${1#--signal=}" $(cat $ROOT/step)')
@@ -40,7 +40,7 @@ def slurm(checkout):
 
 
 def directives(name):
-    """#SBATCH lines above the first command: sbatch reads no others."""
+    """#SBATCH lines above the first command, the only ones that sbatch reads."""
     top = re.split(r"^[^#\n]", (LAUNCH / name).read_text(), maxsplit=1, flags=re.M)[0]
     return re.findall(r"^#SBATCH (.+)$", top, flags=re.M)
 
@@ -65,7 +65,7 @@ def test_only_a_run_stopped_before_its_end_is_queued_again(slurm, code, state, q
     done = slurm.run("slurm.sh", "--config=a b", cwd=slurm.path / "spool", STATE=state, **slurm.job)
     assert done.returncode == code, done.stderr
     assert slurm.calls("scontrol") == ["scontrol requeue 42"] * queued
-    command = "python -m sdit_jax.train --config=a b --processes=2"
+    command = "python -m sdit_jax train --config=a b --processes=2"
     assert slurm.calls("python") == [command]
     assert slurm.calls("srun") == [f"srun --kill-on-bad-exit=0 --cpus-per-task=8 {command}"]
 
@@ -92,7 +92,7 @@ def test_a_sweep_is_an_array_with_a_task_for_each_run(slurm):
     assert done.returncode == 0, done.stderr
     assert slurm.calls() == [
         "environment cuda",
-        "python -m sdit_jax.sweep --config=a b --workdir=c --list",
+        "python -m sdit_jax sweep --config=a b --workdir=c --list",
         "sbatch --array=0-2%2 --partition=gpu launch/slurm_array.sh --config=a b --workdir=c",
     ]
 
@@ -108,5 +108,5 @@ def test_a_task_trains_its_run(slurm):
     slurm.answers("python", 75)
     done = slurm.run("slurm_array.sh", "--config=a", cwd=slurm.path / "spool", SLURM_ARRAY_TASK_ID="2", **slurm.job)
     assert done.returncode == 75, done.stderr
-    assert slurm.calls("python") == ["python -m sdit_jax.sweep --config=a --index=2"]
+    assert slurm.calls("python") == ["python -m sdit_jax sweep --config=a --index=2"]
     assert slurm.calls("scontrol") == ["scontrol requeue 42"]

@@ -1,4 +1,4 @@
-"""tpu_pod.sh between a stand-in for gcloud and machines that are preempted; tpu_worker.sh on a machine of its own."""
+"""tpu_pod.sh with a mock of gcloud and preempted machines; tpu_worker.sh on this machine."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 POD = {"NAME": "sdit", "ZONE": "z", "TYPE": "v6e-16", "BUCKET": "b"}
-# Answers of `describe` and of the workers' `outcome` come line by line from files; a line of outcomes has one per worker.
+# `describe` and the workers' `outcome` answer with the lines of two files; a line of outcomes has one per worker.
 GCLOUD = """next() { head -n 1 $ROOT/$1; sed -i 1d $ROOT/$1; }
 case "$*" in
   *describe*) state=$(next states); echo $state; [ $state != NOT_FOUND ];;
@@ -23,7 +23,7 @@ esac"""
 
 @pytest.fixture
 def pod(checkout):
-    """`pod.up(states, outcomes)` gives the exit code, the steps taken and what was said."""
+    """`pod.up(states, outcomes)` returns the exit code, the steps taken and the messages."""
     checkout.fake("gcloud", GCLOUD)
     checkout.fake("git", "echo c0ffee")
 
@@ -31,7 +31,7 @@ def pod(checkout):
         (checkout.path / "states").write_text("".join(f"{line}\n" for line in states))
         (checkout.path / "outcomes").write_text("".join(f"{line}\n" for line in outcomes))
         done = checkout.run("launch/tpu_pod.sh", "up", "--config=a b", **POD, **environment)
-        assert not (checkout.path / "states").read_text(), "not all states were looked at"
+        assert not (checkout.path / "states").read_text(), "not all states were read"
         return done.returncode, (checkout.path / "steps").read_text().split(), done.stderr
 
     checkout.up = up
@@ -91,7 +91,7 @@ while :; do sleep 0.05; done"""
 
 @pytest.fixture
 def worker(checkout):
-    """`worker.sh(VERB, ...)` runs tpu_worker.sh with a home of its own, whose environment is made."""
+    """`worker.sh(VERB, ...)` runs tpu_worker.sh with its own home folder and a finished environment."""
     environment = checkout.path / ".venv" / "bin"
     environment.mkdir(parents=True)
     checkout.fake("python", TRAINING)
@@ -119,8 +119,8 @@ def test_training_outlives_the_call_and_leaves_its_exit_code(worker):
     worker.wait_for("up")
     assert worker.outcome() == "outcome=running"
     again = worker.sh("run")
-    assert (again.returncode, again.stderr) == (2, "error: training runs already\n")
-    assert worker.calls("python") == ["python -m sdit_jax.train --config=a b"]
+    assert (again.returncode, again.stderr) == (2, "error: training is already running\n")
+    assert worker.calls("python") == ["python -m sdit_jax train --config=a b"]
     assert (worker.path / "train.log").read_text() == "step 1\n"
     assert worker.sh("stop").returncode == 0
     assert ended(worker) == "outcome=75"

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from sdit_jax.layers.linear import Linear, for_each, product
+from sdit_jax.layers.linear import Linear, broadcast_batch, product
 
 B, L, C, N = 3, 5, 8, 6
 MATRIX_UNITS = "amx_bf16" in (cpu.read_text() if (cpu := Path("/proc/cpuinfo")).exists() else "")
@@ -84,9 +84,9 @@ def test_several_arrays_go_through_the_same_weights():
     np.testing.assert_array_equal(second, module.apply(params, X[0, :2]))
 
 
-def test_the_gradient_of_for_each_is_the_sum_over_the_batch():
+def test_the_gradient_of_broadcast_batch_is_the_sum_over_the_batch():
     one = jnp.asarray(X[0])
-    each, pull = jax.vjp(lambda x: for_each(x, B), one)
+    each, pull = jax.vjp(lambda x: broadcast_batch(x, B), one)
     np.testing.assert_array_equal(each, np.stack([X[0]] * B))
     np.testing.assert_allclose(pull(jnp.asarray(X))[0], X.sum(0), rtol=1e-6, atol=1e-6)
 

@@ -88,7 +88,7 @@ def test_mixes_on_the_image_equal_their_definitions_in_float64():
     for module in (time, channel):
         variables = drawn(jax.eval_shape(module.init, jax.random.key(0), jnp.asarray(x, jnp.float32), 1))
         p = float64(variables["params"])
-        mix = lambda mu: mu * x + (1 - mu) * around  # noqa: B023
+        mix = lambda mu: mu * x + (1 - mu) * around
         if module is time:
             k, v = mix(p["mu_k"]) @ p["key"]["kernel"], mix(p["mu_v"]) @ p["value"]["kernel"]
             y = wkv_by_definition(np.exp(p["time_decay"]), p["time_first"], k, v, False)

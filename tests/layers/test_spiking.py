@@ -28,7 +28,7 @@ def rates(X, T, threshold=1.0, soft=False):
 @pytest.mark.parametrize("fields", [{}, {"reset": "soft"}, {"threshold": 0.5}, {"reset": "soft", "threshold": 2.0}])
 def test_a_current_becomes_the_rate_of_its_neuron(fields, T):
     X = currents(2)
-    found, sown = Spiking(timesteps=T, **fields).apply({}, X, mutable=["spikes"])
+    found, sown = Spiking(spiking_steps=T, **fields).apply({}, X, mutable=["spikes"])
     expected = rates(np.asarray(X, np.float64), T, fields.get("threshold", 1.0), fields.get("reset") == "soft")
     np.testing.assert_allclose(found, expected, atol=1e-6)
     (rate,) = jax.tree.leaves(sown)
@@ -37,7 +37,7 @@ def test_a_current_becomes_the_rate_of_its_neuron(fields, T):
 
 def test_the_gradient_of_the_surrogate_arrives_with_its_slope():
     for slope in (2.0, 5.0):  # One step from rest: h = x / 2.
-        module = Spiking(timesteps=1, surrogate_slope=slope)
+        module = Spiking(spiking_steps=1, surrogate_slope=slope)
         gradient = jax.grad(lambda x: module.apply({}, x).sum())(jnp.ones((1, 1, 1)))
         assert float(gradient[0, 0, 0]) == pytest.approx(slope / 4 / (1 + (np.pi / 4 * slope) ** 2), rel=1e-5)
 
@@ -117,3 +117,18 @@ def test_without_leak_currents_are_summed():
         np.testing.assert_allclose(found, plain if expected is None else expected, atol=1e-6)
         gradient = jax.grad(lambda x, reset=reset: Spiking(leak=False, reset=reset).apply({}, x).sum())(X)
         assert jnp.isfinite(gradient).all() and (gradient != 0).all()
+
+
+@pytest.mark.parametrize("fields", [{}, {"normalized_currents": True, "learned_threshold": True, "learned_decay": True}])
+def test_stepped_neurons_are_those_behind_the_rate_of_a_constant_current(fields):
+    """T equal currents: the same norm and learned constants, the same rate sown; and changing currents carry the membrane."""
+    module, X = Spiking(reset="soft", **fields), currents(2)
+    params = module.init(jax.random.key(0), X).get("params", {})
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * jnp.sin(jnp.arange(leaf.size)), params)
+    rate, sown = module.apply({"params": params}, X, mutable=["spikes"])
+    spikes, stepped = module.apply({"params": params}, jnp.stack([X] * 4), stepped=True, mutable=["spikes"])
+    np.testing.assert_allclose(spikes.mean(0), rate, atol=1e-6)
+    assert set(np.unique(spikes)) == {0, 1}
+    np.testing.assert_allclose(*(jax.tree.leaves(found)[0] for found in (stepped, sown)), atol=1e-6)
+    changing = module.apply({"params": params}, jnp.stack([0 * X, 0 * X, 0 * X, X]), stepped=True)
+    assert (changing[3] != spikes[3]).any() and not jnp.array_equal(changing, spikes)

@@ -2,13 +2,14 @@
 
 import pytest
 
-from sdit_jax.config import InputError
+from sdit_jax.errors import InputError
 from sdit_jax.models import build
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
+        ({"name": "sdti"}, "name: found 'sdti', allowed are sdit"),
         ({"widht": 8}, "widht: unknown field; there are .*width"),
         ({"width": "8"}, "width: found '8', must be of type int"),
         ({"width": 8.0}, "width: found 8.0, must be of type int"),
@@ -22,7 +23,7 @@ from sdit_jax.models import build
         ({"num_classes": -1}, "num_classes: found -1, must be at least 0"),
         ({"label_dropout": 1.0}, "label_dropout: found 1.0, must be below 1"),
         ({"label_dropout": -0.1}, "label_dropout: found -0.1"),
-        ({"timesteps": 0}, "timesteps: found 0"),
+        ({"spiking_steps": 0}, "spiking_steps: found 0"),
         ({"tau": 0.5}, "tau: found 0.5, must be at least 1"),
         ({"leak": False, "learned_decay": True}, "learned_decay: found True, there is no decay with config.model.leak False"),
         ({"tau": 1, "learned_decay": True}, "tau: found 1, must be above 1 with config.model.learned_decay"),
@@ -35,10 +36,10 @@ from sdit_jax.models import build
         ({"reset": "Hard"}, "reset: found 'Hard', allowed are hard, soft"),
         ({"surrogate": "arctan"}, "surrogate: found 'arctan', allowed are atan"),
         ({"token_shift": "3d"}, "token_shift: found '3d', allowed are 1d, 2d"),
-        ({"condition": "adaln"}, "condition: found 'adaln', allowed are token, every_token, modulation"),
+        ({"conditioning": "modulation"}, "conditioning: found 'modulation', allowed are token, every_token, adaln"),
         ({"neuron": "relu"}, "neuron: found 'relu', allowed are lif, identity, gelu"),
         ({"gate_init": "zero"}, "gate_init: found 'zero', allowed are random, identity"),
-        ({"smooth_init": "zero"}, "smooth_init: found 'zero', allowed are random, identity"),
+        ({"final_conv_init": "zero"}, "final_conv_init: found 'zero', allowed are random, identity"),
         ({"wkv": "cuda"}, "wkv: found 'cuda', allowed are auto, sequential, associative"),
         ({"skips": 1}, "skips: found 1, must be of type bool"),
         ({"remat": "yes"}, "remat: found 'yes', allowed are none, elementwise, blocks"),

@@ -1,26 +1,21 @@
-"""The named model configurations: sizes to the parameter, and what each promises."""
+"""The presets of SDiT: the sizes that were published, and what the quickstart's network promises."""
 
-import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from sdit_jax.models import SDiT, build
-from sdit_jax.models.presets import PRESETS, defaults, preset
+from sdit_jax.models import build, defaults, initial_variables, preset, presets
+from sdit_jax.models.sdit import PRESETS
 
 
-def abstract(config):
-    """Parameters of a configuration as shapes, without computing them."""
-    model = build(config)
-    x = jnp.zeros((1, model.image_size, model.image_size, model.channels))
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), x, jnp.zeros(1, int), jnp.zeros(1, int)))["params"]
-
-
-@pytest.mark.parametrize("name, count", [("sdit_mnist", 11_667_259), ("sdit_cifar10", 36_052_047)])
-def test_the_release_has_as_many_parameters_as_published(name, count):
-    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(preset(name)))) == count
+@pytest.mark.parametrize(
+    "name, count", [("sdit_mnist", 11_667_259), ("sdit_cifar10", 36_052_047), ("digits", 737_961), ("small", 1_446_106)]
+)
+def test_a_preset_has_as_many_parameters_as_published(name, count):
+    shapes = jax.eval_shape(lambda: initial_variables(build(preset(name)), 0)["params"])
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == count
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("sdit_")])
@@ -29,29 +24,16 @@ def test_presets_of_the_release_change_nothing_but_sizes(name):
     assert set(PRESETS[name]) <= sizes
 
 
-def test_defaults_are_the_release_for_mnist():
-    expected = {
-        "image_size": 28, "channels": 3, "patch_size": 2, "width": 384, "depth": 4, "num_classes": 10, "label_dropout": 0.1,
-        "timesteps": 4, "tau": 2.0, "threshold": 1.0, "reset": "hard", "detach_reset": False, "surrogate": "atan",
-        "surrogate_slope": 2.0, "normalized_currents": False, "reconstruction": True, "gate_init": "random", "skips": True,
-        "condition": "token", "bidirectional": False, "learned_variance": True,
-    }  # fmt: skip
-    assert {name: defaults()[name] for name in expected} == expected
-    assert preset("sdit_mnist").to_dict() == defaults()
-
-
-def test_defaults_are_all_fields_of_the_network():
-    assert set(defaults()) == {field.name for field in dataclasses.fields(SDiT)} - {"parent", "name"}
-
-
-def test_a_preset_takes_changes():
+def test_a_preset_is_a_whole_configuration_and_takes_changes():
     config = preset("sdit_cifar10", width=64, reset="soft")
-    assert (config.width, config.depth, config.reset) == (64, 8, "soft")
+    assert (config.name, config.width, config.depth, config.reset) == ("sdit", 64, 8, "soft")
+    assert set(config) == set(defaults())
 
 
 def test_an_unknown_preset_is_refused():
-    with pytest.raises(KeyError, match="sdit_huge"):
+    with pytest.raises(KeyError, match="sdit_huge: no such preset; there are sdit_mnist, "):
         preset("sdit_huge")
+    assert len(presets()) == len(set(presets()))
 
 
 def test_neurons_of_digits_fire_from_the_first_step_in_every_layer_and_the_rest_starts_at_identity():

@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sdit_jax.config import InputError
-from sdit_jax.diffusion.loss import diffusion_loss
 from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.process import add_noise
 from sdit_jax.diffusion.schedule import linear
+from sdit_jax.errors import InputError
 from sdit_jax.layers.embed import patchify
 from sdit_jax.models import build, release
 
@@ -44,7 +43,7 @@ def ours(request, theirs):
     def mean_loss(params):
         x_t = add_noise(schedule, x_0, t, noise)
         output, sown = model.apply({"params": params}, x_t, t, y, mutable=["spikes"])
-        terms = diffusion_loss(Objective(schedule), output, x_0, x_t, t, noise)
+        terms = Objective(schedule).losses(output, x_0, x_t, t, noise)
         return terms["loss"].mean(), {"xt": x_t, "out": output, "rates": sown["spikes"], **terms}
 
     (_, results), gradients = jax.jit(jax.value_and_grad(mean_loss, has_aux=True))(params)
@@ -94,7 +93,7 @@ def test_sizes_are_read_off_the_arrays(theirs):
     config, params = release.load(NPZ)
     found = [config[name] for name in ("image_size", "channels", "patch_size", "width", "depth", "num_classes")]
     assert found == [theirs["meta"][name] for name in ("size", "channels", "patch", "hidden", "depth", "num_classes")]
-    assert config.learned_variance and config.timesteps == 4
+    assert config.learned_variance and config.spiking_steps == 4
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == theirs["meta"]["n_params"] == 91_959
 
 

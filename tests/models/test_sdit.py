@@ -1,6 +1,7 @@
 """The network: its switches, its initial values and its order of blocks. Its numbers are in test_release.py."""
 
 import functools
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from sdit_jax.layers.embed import TimeEmbed
+from sdit_jax.layers.rwkv import ChannelMix, TimeMix
+from sdit_jax.layers.spiking import Spiking
 from sdit_jax.models import build, release
 from sdit_jax.models.sdit import Block
 
@@ -114,14 +117,14 @@ def test_a_condition_of_every_token_is_one_more_position_embedding(tiny):
     size, channels = config["image_size"], config["channels"]
     x = jnp.asarray(np.random.default_rng(1).normal(size=(B, size, size, channels)), jnp.float32)
     expected = run(config, params | {"position": jnp.asarray(params["position"]).at[1:].add(condition[0])}, x, t, y)
-    found = run(config | {"condition": "every_token"}, params, x, t, y)
+    found = run(config | {"conditioning": "every_token"}, params, x, t, y)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert jnp.abs(found - run(config, params, x, t, y)).max() > 1e-2
 
 
-def test_modulation_scales_and_shifts_what_the_mixing_layers_see():
-    """It starts as nothing; a scale is one of the rows of their kernels; every image is told its own."""
-    config = SMALL | {"reconstruction": False, "condition": "modulation"}
+def test_adaln_scales_and_shifts_the_inputs_of_the_mixing_layers():
+    """It starts at zero; a scale multiplies rows of their kernels; every image has its own."""
+    config = SMALL | {"reconstruction": False, "conditioning": "adaln"}
     params, width = ordinary(config), SMALL["width"]
     rng, groups = np.random.default_rng(2), ("in_blocks", "mid_block", "out_blocks")
 
@@ -134,7 +137,7 @@ def test_modulation_scales_and_shifts_what_the_mixing_layers_see():
             blocks[name] = params[name] | {"modulation": own}
         return params | blocks
 
-    plain = run(SMALL | {"reconstruction": False, "condition": "every_token"}, params)
+    plain = run(SMALL | {"reconstruction": False, "conditioning": "every_token"}, params)
     np.testing.assert_allclose(run(config, with_modulation(params, 0.0, 0.0)), plain, atol=1e-5)
     started = initial(config)["mid_block"]["modulation"]
     assert not started["kernel"].any() and not started["bias"].any()
@@ -152,7 +155,7 @@ def test_modulation_scales_and_shifts_what_the_mixing_layers_see():
     np.testing.assert_allclose(found, run(config, with_modulation(scaled, 0.0, 0.0)), atol=2e-4)
     assert jnp.abs(found - plain).max() > 1e-2
 
-    kernel = 0.3 * rng.normal(size=(width, 4 * width)).astype(np.float32)  # Told by time and label, image by image.
+    kernel = 0.3 * rng.normal(size=(width, 4 * width)).astype(np.float32)  # From time and label, image by image.
     found = run(config, with_modulation(params, kernel, bias))
     for i in range(B):
         alone = run(config, with_modulation(params, kernel, bias), X[i : i + 1], T_B[i : i + 1], Y_B[i : i + 1])
@@ -214,7 +217,7 @@ def test_without_reconstruction_the_network_is_that_whose_gates_are_shut(tiny):
 
 
 def test_gates_and_the_last_convolution_can_start_at_identity():
-    config = SMALL | {"gate_init": "identity", "smooth_init": "identity"}
+    config = SMALL | {"gate_init": "identity", "final_conv_init": "identity"}
     params = initial(config)
     shut, bare = split_gates(params)
     jax.tree.map(np.testing.assert_array_equal, params, shut)
@@ -294,7 +297,9 @@ def test_a_stack_runs_as_its_blocks_one_after_another(depth):
     x = params["patch_embed"]["bias"] + X.reshape(B, 1, -1) @ params["patch_embed"]["kernel"]
     condition = TimeEmbed(8).apply({"params": params["time_embed"]}, T_B)[:, None]
     x = jnp.concatenate([condition, x], 1) + params["position"]
-    fields = build(config)._block_fields()
+    neurons = partial(Spiking, normalized_currents=True)
+    fields = {"time_mix": partial(TimeMix, depth), "channel_mix": partial(ChannelMix, depth), "neurons": neurons}
+    fields |= {"reconstruction": None, "dtype": "float32"}
     half = depth // 2
     stages = [("in_blocks", i) for i in range(half)] + [("mid_block", None)] + [("out_blocks", i) for i in range(half)]
     block = jax.jit(lambda p, x: Block(**fields).apply({"params": p}, x, None, None, 0)[0])

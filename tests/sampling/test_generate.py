@@ -1,4 +1,4 @@
-"""Images are functions of (seed, place, label): whatever stands beside them, however they are split, stopped or not."""
+"""An image is a function of (seed, index, label): not of its batch, the devices, or an interruption."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 from sdit_jax import images
 from sdit_jax.diffusion import samplers, schedule
 from sdit_jax.diffusion.objective import Objective
-from sdit_jax.sampling.generate import example_labels, generate, make_sampler
+from sdit_jax.sampling.generate import Sampling, example_labels, generate, make_sampler
 
 SCHEDULE = schedule.cosine(1000)
 TOY = """
@@ -22,37 +22,41 @@ import jax.numpy as jnp
 
 
 class Toy(nn.Module):
-    \"\"\"What a sampler asks of a network, small enough to compile at once.\"\"\"
+    \"\"\"A network, small enough to compile at once.\"\"\"
 
     image_size: int = 8
     channels: int = 1
     num_classes: int = 10
+    dtype = "float32"
 
     @nn.compact
     def __call__(self, x_BHWC, t_B, y_B, train=False):
         hidden = nn.Conv(4, (3, 3))(x_BHWC) + nn.Embed(11, 4)(y_B)[:, None, None] + (t_B / 1000)[:, None, None, None]
         return nn.Conv(1, (3, 3))(nn.gelu(hidden))
 
+    def is_rounded(self, path):
+        return False
+
 
 model = Toy()
-params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), jnp.zeros(1, int))["params"]
+variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), jnp.zeros(1, int))
 """
 
 
 @pytest.fixture(scope="module")
 def network():
-    """(model, params)."""
+    """(model, variables)."""
     names = {}
     exec(TOY, names)
-    return names["model"], names["params"]
+    return names["model"], names["variables"]
 
 
 @pytest.fixture(scope="module", params=["ddim", "ddpm"])
 def drawer(network, request):
     """draw(labels, **changes) with a compiled sampler of 4 steps."""
-    model, params = network
-    sampler = make_sampler(model, Objective(SCHEDULE), method=request.param, steps=4, guidance=1.0, clip_x0=True)
-    return lambda labels, **changes: generate(sampler, params, labels, **{"seed": 7, "batch_size": 5} | changes)
+    model, variables = network
+    sampler = make_sampler(model, Objective(SCHEDULE), Sampling(request.param, 4, 1.0, clip_x0=True))
+    return lambda labels, **changes: generate(sampler, variables, labels, **{"seed": 7, "batch_size": 5} | changes)
 
 
 def close(found, expected):
@@ -79,16 +83,16 @@ def test_labels_and_seeds_matter(drawer):
 
 
 def test_the_first_image_is_the_sampler_written_out(network):
-    model, params = network
+    model, variables = network
     key_noise, key_steps = jax.random.split(jax.random.fold_in(jax.random.key(7), 0))
     x_T = jax.random.normal(key_noise, (8, 8, 1))[None]
-    denoise = lambda x, t: model.apply({"params": params}, x, t, jnp.array([3]))
+    denoise = lambda x, t: Objective(SCHEDULE).denoised(model.apply(variables, x, t, jnp.array([3])), x, t)
     expected = samplers.sample(denoise, x_T, SCHEDULE, method="ddpm", steps=4, key=key_steps[None], clip_x0=True)
-    sampler = make_sampler(model, Objective(SCHEDULE), method="ddpm", steps=4, guidance=1.0, clip_x0=True)
-    close(generate(sampler, params, np.array([3]), seed=7, batch_size=1), np.asarray(images.to_uint8(expected)))
+    sampler = make_sampler(model, Objective(SCHEDULE), Sampling("ddpm", 4, 1.0, clip_x0=True))
+    close(generate(sampler, variables, np.array([3]), seed=7, batch_size=1), np.asarray(images.to_uint8(expected)))
 
 
-def test_what_was_drawn_is_kept_and_what_was_cut_short_is_drawn_again(drawer, tmp_path):
+def test_finished_batches_are_kept_and_damaged_ones_drawn_again(drawer, tmp_path):
     labels, asked = example_labels(12, 10), []
 
     def progress(batches):
@@ -125,12 +129,12 @@ def test_images_are_the_same_on_four_devices(drawer, tmp_path, request):
 import numpy as np
 from sdit_jax.diffusion import schedule
 from sdit_jax.diffusion.objective import Objective
-from sdit_jax.sampling.generate import example_labels, generate, make_sampler
+from sdit_jax.sampling.generate import Sampling, example_labels, generate, make_sampler
 
 {TOY}
 assert jax.device_count() == 4
-sampler = make_sampler(model, Objective(schedule.cosine(1000)), method={method!r}, steps=4, guidance=1.0, clip_x0=True)
-np.save({str(tmp_path / "four.npy")!r}, generate(sampler, params, example_labels(10, 10), seed=7, batch_size=5))
+sampler = make_sampler(model, Objective(schedule.cosine(1000)), Sampling({method!r}, 4, 1.0, clip_x0=True))
+np.save({str(tmp_path / "four.npy")!r}, generate(sampler, variables, example_labels(10, 10), seed=7, batch_size=5))
 """
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     subprocess.run([sys.executable, "-c", script], check=True, timeout=200, env=os.environ | environment)

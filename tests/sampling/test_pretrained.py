@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdit_jax.evaluation import compare
-from sdit_jax.evaluation.features import classifier_features, extract
+from sdit_jax.metrics import compare
+from sdit_jax.metrics.features import classifier_features, extract
 from sdit_jax.sampling import weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -35,9 +35,9 @@ def test_the_readmes_picture_is_drawn_again(small, drawn):
 
 def test_the_samples_are_read_as_what_was_asked_for(drawn):
     name, out = drawn
-    ruler = classifier_features(name)
+    extractor = classifier_features(name)
     with np.load(out / "samples.npz") as samples:
-        found = compare.score_alone(ruler, extract(ruler, samples["arr_0"]), samples["labels"])
+        found = compare.score_alone(extractor, extract(extractor, samples["arr_0"]), samples["labels"])
     assert found["accuracy_classifier"] >= READ[name]
 
 

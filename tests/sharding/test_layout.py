@@ -14,11 +14,11 @@ import pytest
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
-from sdit_jax.costs.memory import memory
 from sdit_jax.diffusion import schedule
 from sdit_jax.diffusion.objective import Objective
-from sdit_jax.models import build
-from sdit_jax.models.presets import PRESETS, preset
+from sdit_jax.models import build, preset
+from sdit_jax.models.sdit import LAYOUT, PRESETS
+from sdit_jax.planner.memory import memory
 from sdit_jax.sharding.layout import LARGE, describe, shardings, spec
 from sdit_jax.sharding.mesh import AXES
 from sdit_jax.training.state import create
@@ -40,15 +40,15 @@ def state_of(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_layout_of_every_preset_is_the_golden_one(name, devices):
     mesh, state = mesh_of(*MESHES[devices]), state_of(name)
-    parts = {"parameters": state.params, "average": state.ema, "optimizer": state.optimizer}
+    parts = {"parameters": state.variables["params"], "average": state.ema["params"], "optimizer": state.optimizer}
     lines = [f"{name} on {devices} devices: " + " x ".join(f"{a} {n}" for a, n in mesh.shape.items()), ""]
     lines += [
         f"{part}: {held(mesh, tree):,} of {held(mesh_of(1, 1, 1), tree):,} bytes per device" for part, tree in parts.items()
     ]
     needed = memory(build(preset(name)), Objective(schedule.linear(1000)), state, mesh, IMAGES)
     needed = needed.kept + needed.transient
-    lines.append(f"activations of {IMAGES} images: {needed:,} bytes per device, by sdit_jax.costs")
-    found = "\n".join([*lines, "", describe(mesh, state.params), ""])
+    lines.append(f"activations of {IMAGES} images: {needed:,} bytes per device, by sdit_jax.planner")
+    found = "\n".join([*lines, "", describe(mesh, state.variables["params"], LAYOUT), ""])
     path = GOLDEN / f"{name}_{devices}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
         path.parent.mkdir(exist_ok=True)
@@ -61,14 +61,14 @@ def test_the_layout_of_every_preset_is_the_golden_one(name, devices):
 
 def held(mesh, tree):
     """Bytes per device, counted from what JAX makes of the layout."""
-    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(shardings(mesh, tree)), strict=True)
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(shardings(mesh, tree, LAYOUT)), strict=True)
     return sum(leaf.dtype.itemsize * int(np.prod(where.shard_shape(leaf.shape))) for leaf, where in pairs)
 
 
 def test_averages_and_moments_lie_as_their_parameters():
     mesh, state = mesh_of(2, 2, 2), state_of("sdit_mnist")
-    laid = shardings(mesh, state)
-    params = [where.spec for where in jax.tree.leaves(laid.params)]
+    laid = shardings(mesh, state, LAYOUT)
+    params = [where.spec for where in jax.tree.leaves(laid.variables)]
     assert [where.spec for where in jax.tree.leaves(laid.ema)] == params
     moments = laid.optimizer[0]
     assert (
@@ -93,4 +93,4 @@ def test_averages_and_moments_lie_as_their_parameters():
     ],
 )
 def test_rules(name, shape, expected):
-    assert spec(mesh_of(2, 2, 2), name, shape) == expected
+    assert spec(mesh_of(2, 2, 2), name, shape, LAYOUT) == expected

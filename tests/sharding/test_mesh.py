@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sdit_jax.config import InputError
+from sdit_jax.errors import InputError
 from sdit_jax.sharding.mesh import arranged, check_batch_size, make_mesh, resolved, rows
 
 
@@ -40,7 +40,7 @@ def test_what_does_not_fit_is_refused_with_its_numbers(sizes, words):
 
 
 def device(index, slices, size):
-    """What the arrangement asks of a device: where it stands, in which slice, of which process."""
+    """The attributes of a device that its place in the mesh depends on."""
     place = {"slice_index": index // size} if slices > 1 else {}
     return SimpleNamespace(id=index, process_index=index // 4, device_kind="cpu", platform="cpu", **place)
 

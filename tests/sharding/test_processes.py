@@ -1,9 +1,9 @@
-"""How processes are told of each other, and what is refused at once instead of waited for."""
+"""How processes join each other, and errors in the input that are raised before waiting."""
 
 import jax
 import pytest
 
-from sdit_jax.config import InputError
+from sdit_jax.errors import InputError
 from sdit_jax.sharding import processes
 
 
@@ -24,7 +24,7 @@ def test_a_process_alone_joins_nobody(joined):
     assert joined == []
 
 
-def test_what_is_told_is_passed_on(joined, monkeypatch):
+def test_arguments_are_passed_on(joined, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 4)
     processes.start("host:1234", 4, 3)
     (call,) = joined
@@ -45,8 +45,8 @@ def test_under_slurm_a_task_with_a_node_for_itself_drives_all_of_its_gpus(joined
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     processes.start()
-    told = [{name: call[name] for name in call if name == "local_device_ids"} for call in joined]
-    assert told == ([] if expected is None else [expected])
+    passed = [{name: call[name] for name in call if name == "local_device_ids"} for call in joined]
+    assert passed == ([] if expected is None else [expected])
 
 
 def test_tpus_find_each_other(joined, monkeypatch):
@@ -64,7 +64,7 @@ def test_tpus_in_no_pod_work_alone_and_say_so(joined, monkeypatch, caplog):
     processes.start()
     assert "works alone" in caplog.text
     with pytest.raises(InputError, match="--processes: found 4, but 1 were started"):
-        processes.start(processes=4)
+        processes.start(processes=4, prefix="--")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_tpus_in_no_pod_work_alone_and_say_so(joined, monkeypatch, caplog):
     [
         (("host", 2, 0), "--coordinator: found 'host', must be host:port"),
         (("host:1", 0, 0), "--processes: found 0"),
-        (("host:1", 2, 2), "--process: found 2, must be in 0..1, as --processes is 2"),
+        (("host:1", 2, 2), "--process: found 2, allowed are 0..1"),
         (("host:1", 2, -1), "--process: found -1"),
         (("", 0, 1), "--process: found 1, needs a --coordinator"),
         (("", 4, -1), "--processes: found 4, but 1 were started"),
@@ -80,7 +80,7 @@ def test_tpus_in_no_pod_work_alone_and_say_so(joined, monkeypatch, caplog):
 )
 def test_what_cannot_be_is_refused_at_once(joined, arguments, words):
     with pytest.raises(InputError, match=words):
-        processes.start(*arguments)
+        processes.start(*arguments, prefix="--")
     assert joined == []
 
 

@@ -1,4 +1,4 @@
-"""Training: stop and go on to the bit, survive kill -9 and SIGTERM, refuse to save what is not finite."""
+"""Training resumes to the bit, survives kill -9 and SIGTERM at any time, and never saves what is not finite."""
 
 import json
 import os
@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from sdit_jax.checkpoint import Checkpoints
-from sdit_jax.config import InputError
-from sdit_jax.files import only_user
+from sdit_jax.errors import InputError, Stopped, TrainingFailed
+from sdit_jax.files import exclusive
 from sdit_jax.sharding.processes import STOPPED
-from sdit_jax.training.loop import TrainingFailed, check_health, train_and_evaluate
-from sdit_jax.training.plan import make_plan
+from sdit_jax.training.loop import check_health, train_and_evaluate
+from sdit_jax.training.setup import make_setup
 from sdit_jax.training.state import TrainState
 from sdit_jax.training.step import Health
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorBoard warn of their own affairs.
+pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorBoard warn about their own affairs.
 
 
 def assert_equal(a, b):
@@ -31,7 +31,7 @@ def assert_equal(a, b):
 
 def restored(config, workdir):
     with Checkpoints(workdir) as checkpoints:
-        return checkpoints.restore(like=make_plan(config).new_state())
+        return checkpoints.restore(like=make_setup(config).abstract_state())
 
 
 def metrics(workdir):
@@ -101,7 +101,7 @@ def test_sigterm_saves_and_exits_75_and_the_same_command_ends_where_an_undisturb
     process.send_signal(signal.SIGTERM)  # Schedulers repeat themselves.
     _, errors = process.communicate(timeout=30)
     assert process.returncode == STOPPED, errors
-    assert "same command goes on" in errors
+    assert "rerun to resume" in errors
     assert "Traceback" not in errors
     with Checkpoints(tmp_path / "run") as checkpoints:
         assert 3 <= checkpoints.newest() == metrics_steps(tmp_path / "run") < 400
@@ -113,7 +113,7 @@ def test_sigterm_saves_and_exits_75_and_the_same_command_ends_where_an_undisturb
 
 
 def test_two_processes_in_one_run_folder_are_refused(small, tmp_path):
-    with only_user(tmp_path, "waits"), pytest.raises(InputError, match="another process is training"):
+    with exclusive(tmp_path, "waits"), pytest.raises(InputError, match="another process is training"):
         train_and_evaluate(small.config(), tmp_path)
     assert not (tmp_path / "config.json").exists()
 
@@ -135,17 +135,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(small, 
 
 
 @pytest.mark.parametrize(
-    ("terms", "bad_parameter", "words"),
+    ("terms", "bad_leaf", "words"),
     [
         ({"mse": 1.0, "vb": float("inf"), "loss": float("inf")}, -1, "step 7: loss term 'vb' is inf"),
-        ({"mse": 1.0, "loss": 1.0}, 1, "step 7: parameter head/kernel is not finite"),
+        ({"mse": 1.0, "loss": 1.0}, 0, "step 7: batch_stats norm/mean is not finite"),
+        ({"mse": 1.0, "loss": 1.0}, 2, "step 7: parameter head/kernel is not finite"),
     ],
 )
-def test_the_first_bad_term_or_parameter_is_named(tmp_path, terms, bad_parameter, words):
+def test_the_first_bad_term_or_variable_is_named(tmp_path, terms, bad_leaf, words):
     params = {"head": {"bias": np.zeros(1), "kernel": np.full(1, np.nan)}, "position": np.zeros(1)}
-    state = TrainState(np.int32(7), params, None, {})
+    variables = {"batch_stats": {"norm": {"mean": np.zeros(1)}}, "params": params}
+    state = TrainState(np.int32(7), variables, None, {})
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(TrainingFailed, match=words):
-        check_health(7, Health(terms, np.int32(bad_parameter)), state, checkpoints)
+        check_health(7, Health(terms, np.int32(bad_leaf)), state, checkpoints)
 
 
 def test_the_run_folder_holds_all_that_sampling_needs_and_the_grids(trained):
@@ -155,6 +157,80 @@ def test_the_run_folder_holds_all_that_sampling_needs_and_the_grids(trained):
     rates = {name: value for name, value in last.items() if name.startswith("firing_rate/")}
     assert len(rates) == 6 and all(0 < value < 1 for value in rates.values())
     assert "firing_rate/out_blocks.0.channel_neurons" in rates
+
+
+OFTEN = {
+    "log__every": "1 steps", "samples__every": "1 steps", "samples__n": 2,
+    "evaluation__every": "1 steps", "evaluation__names": "loss",
+}  # fmt: skip
+
+
+def outputs(workdir):
+    """The steps of all pictures, and of all evaluation records in order."""
+    records = (workdir / "evaluation.jsonl").read_text().splitlines() if (workdir / "evaluation.jsonl").exists() else []
+    pictures = sorted(int(path.stem) for path in (workdir / "samples").glob("*.png"))
+    return pictures, [(record["step"], record["weights"]) for record in map(json.loads, records)]
+
+
+def both(*steps):
+    return list(steps), [(step, weights) for step in steps for weights in ("ema", "raw")]
+
+
+@pytest.mark.parametrize("stop", [3, 4])
+def test_a_stop_saves_at_once_and_the_rerun_makes_the_outputs_that_are_left(small, trained, tmp_path, monkeypatch, stop):
+    """At any step, the last one too: pictures and evaluations may take longer than there is time until a kill."""
+    config = small.config(**OFTEN, checkpoint__every="never")
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "preempted", lambda _, step: step == stop)
+        with pytest.raises(Stopped, match=f"saved step {stop} of 4; rerun to resume"):
+            train_and_evaluate(config, tmp_path)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.newest() == stop
+    assert outputs(tmp_path) == both(*range(1, stop))
+    assert_equal(train_and_evaluate(config, tmp_path), trained.state)
+    assert outputs(tmp_path) == both(1, 2, 3, 4)
+    logged = [line["step"] for line in metrics(tmp_path) if "loss" in line]
+    assert logged == [1, 2, 3, 4]
+
+
+def test_a_run_killed_while_it_draws_its_last_picture_is_completed_by_the_rerun(small, trained, tmp_path):
+    """Kill -9, after the last state was saved and before the picture is there."""
+    workdir = tmp_path / "run"
+    slow = ("--config.samples.n=20000", "--config.samples.steps=1000")
+    process = subprocess.Popen(
+        small.command("train", f"--workdir={workdir}", *slow), cwd=small.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    wait_for(lambda: (workdir / "checkpoints" / "4").is_dir(), process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not list((workdir / "samples").glob("*.png"))
+    done = small.run("train", f"--workdir={workdir}")
+    assert done.returncode == 0 and "missing of step 4" in done.stderr, done.stderr
+    picture = workdir / "samples" / "00000004.png"
+    assert picture.read_bytes() == (trained.workdir / "samples" / "00000004.png").read_bytes()
+    assert_equal(restored(trained.config, workdir), trained.state)
+    assert "nothing to do" in small.run("train", f"--workdir={workdir}").stderr
+
+
+def test_an_evaluation_that_was_cut_short_is_done_again_as_a_whole(small, tmp_path, monkeypatch):
+    config = small.config(**OFTEN | {"evaluation__every": "4 steps", "samples__every": "never"})
+    kinds = []
+
+    def cut_short(evaluators, params):
+        kinds.append(params)
+        if len(kinds) == 2:
+            raise KeyboardInterrupt
+        yield "loss/test", 1.0
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sdit_jax.training.evaluators.Evaluators.__call__", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            train_and_evaluate(config, tmp_path)
+    assert outputs(tmp_path) == ([4], [])
+    train_and_evaluate(config, tmp_path)
+    assert outputs(tmp_path) == both(4)
+    evaluated = [line for line in metrics(tmp_path) if "evaluation/raw/loss/test" in line]
+    assert len(evaluated) == 1 and evaluated[0]["evaluation/raw/loss/test"] != 1.0
 
 
 def test_a_finished_run_is_left_alone(small, trained, caplog):
@@ -173,13 +249,13 @@ def test_a_decaying_learning_rate_fixes_the_duration(small, trained, tmp_path):
 
 def test_another_configuration_in_the_same_folder_is_refused(small, trained):
     before = (trained.workdir / "config.json").read_bytes()
-    with pytest.raises(InputError, match="config.model.timesteps: found 8, the run in .* has 4"):
-        train_and_evaluate(small.config(model__timesteps=8), trained.workdir)
+    with pytest.raises(InputError, match="config.model.spiking_steps: found 8, the run in .* has 4"):
+        train_and_evaluate(small.config(model__spiking_steps=8), trained.workdir)
     assert (trained.workdir / "config.json").read_bytes() == before
 
 
-def test_a_dry_run_says_what_it_would_do_and_writes_nothing(small, tmp_path, capsys):
+def test_a_dry_run_prints_what_it_would_do_and_writes_nothing(small, tmp_path, capsys):
     assert train_and_evaluate(small.config(), tmp_path / "run", dry_run=True) is None
     printed = capsys.readouterr().out
-    assert "4 steps" in printed and "time_mix/key/kernel" in printed and "timesteps: 4" in printed
+    assert "4 steps" in printed and "time_mix/key/kernel" in printed and "spiking_steps: 4" in printed
     assert os.listdir(tmp_path) == []

@@ -1,9 +1,9 @@
-"""Any mesh gives the same training, to float32 rounding, and takes up any checkpoint, to the bit; 8 virtual devices.
+"""Any mesh gives the same training, to float32 rounding, and restores any checkpoint, to the bit; 8 virtual devices.
 
-A spike is a step: where a membrane comes within rounding of the threshold, a neuron fires on one mesh and not on another, and
-all that follows moves by far more than rounding (1.2e-4 of the weights after 4 steps, seen on one device between thresholds
-that are 2e-7 apart). So rounding is asked of the twin without spikes, on all meshes, and of the spiking network, on one that
-has all three axes, what one spike more or less leaves; a mesh that forgets half of the batch is 2.5e-2 away.
+A spike is a step function: where a membrane is within rounding of the threshold, a neuron fires on one mesh and not on another,
+and weights then differ by far more than rounding (by 1.2e-4 of their norm after 4 steps, measured on one device for thresholds
+2e-7 apart). The bound is therefore float32 rounding for the non-spiking baseline, on all meshes, and that of single spikes for
+the spiking network, on a mesh with all three axes. A mesh that ignores half of the batch is 2.5e-2 away.
 """
 
 import importlib.util
@@ -19,11 +19,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MESHES = ((8, 1, 1), (1, 8, 1), (4, 2, 1), (2, 2, 2))
-WIDTH = 64  # From here on there are arrays large enough to be split over fsdp.
+WIDTH = 64  # The smallest with arrays large enough to be split over fsdp.
 RUNS = [("gelu", mesh) for mesh in MESHES] + [("lif", MESHES[-1])]
-NEAR = {"gelu": 1e-5, "lif": 5e-3}  # How far weights may be apart, of their norm.
+NEAR = {"gelu": 1e-5, "lif": 5e-3}  # Largest distance of the weights, relative to their norm.
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorBoard warn of their own affairs.
+pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorBoard warn about their own affairs.
 
 
 def flat(tree):
@@ -43,10 +43,10 @@ def config_of(make, mesh, neuron="lif"):
 
 
 def in_this_process(make, folder):
-    """Trains on every mesh; then takes up the checkpoint of the last one on every other. Run where there are 8 devices."""
+    """Trains on every mesh, then restores the checkpoint of the last one on every other. Needs 8 devices."""
     from sdit_jax.checkpoint import Checkpoints
     from sdit_jax.training.loop import train_and_evaluate
-    from sdit_jax.training.plan import make_plan
+    from sdit_jax.training.setup import make_setup
 
     assert jax.device_count() == 8
     trained = {}
@@ -59,12 +59,12 @@ def in_this_process(make, folder):
     np.savez(folder / "trained.npz", **trained)
     for mesh in MESHES[:-1]:
         with Checkpoints(folder / "lif-2x2x2") as checkpoints:
-            found = checkpoints.restore(like=make_plan(config_of(make, mesh)).new_state())
+            found = checkpoints.restore(like=make_setup(config_of(make, mesh)).abstract_state())
         np.testing.assert_array_equal(flat((found.params, found.ema)), trained["lif-2x2x2"])
 
 
-def test_every_mesh_trains_as_one_device_does_which_takes_up_its_checkpoint_to_the_bit(small, tmp_path):
-    """One test, since what it compares takes minutes to compile."""
+def test_every_mesh_trains_as_one_device_does_and_restores_any_checkpoint_to_the_bit(small, tmp_path):
+    """One test, because the runs that it compares take minutes to compile."""
     from sdit_jax.checkpoint import Checkpoints
     from sdit_jax.training.loop import train_and_evaluate
 
@@ -88,7 +88,7 @@ def test_every_mesh_trains_as_one_device_does_which_takes_up_its_checkpoint_to_t
 
     with Checkpoints(tmp_path / "lif-2x2x2") as checkpoints:
         found = checkpoints.restore(like=one["lif"])
-        _, weights = checkpoints.restore_weights("ema", one["lif"].ema)
+        _, weights = checkpoints.restore_weights("ema", one["lif"].variables)
     np.testing.assert_array_equal(flat((found.params, found.ema)), trained["lif-2x2x2"])
     np.testing.assert_array_equal(flat((found.params, weights)), trained["lif-2x2x2"])
 

@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from sdit_jax.checkpoint import Checkpoints
-from sdit_jax.config import InputError, default_config
-from sdit_jax.models import build, initial_params
-from sdit_jax.models.presets import preset
+from sdit_jax.config import default_config
+from sdit_jax.errors import InputError
+from sdit_jax.models import build, initial_variables, preset
 from sdit_jax.training import optimizer
 from sdit_jax.training.state import create
 
@@ -80,7 +80,7 @@ def test_momentum_outside_its_range_is_refused():
 def test_a_base_width_scales_the_rate_of_matrices_that_read_the_width():
     """Decay included. 256 is also the number of frequencies of the timestep, which does not grow with the width."""
     model = build(preset("digits", width=256))
-    shapes = jax.eval_shape(lambda: initial_params(model, 0))
+    shapes = jax.eval_shape(lambda: initial_variables(model, 0)["params"])
     params = jax.tree.map(lambda leaf: np.linspace(0.1, 1, leaf.size, dtype=np.float32).reshape(leaf.shape), shapes)
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -96,7 +96,7 @@ def test_a_base_width_scales_the_rate_of_matrices_that_read_the_width():
         np.testing.assert_allclose(ratio, 8 / 256 if reads_width else 1, rtol=1e-6, err_msg=name)
 
 
-def test_a_state_with_a_base_width_is_saved_and_restored_and_one_without_is_as_ever(tmp_path):
+def test_a_state_with_a_base_width_is_saved_and_restored(tmp_path):
     model = build(preset("digits", width=8))
     make = jax.jit(lambda tx: create(model, tx, 0, False), static_argnums=0)
     plain, given, scaled = (

@@ -1,25 +1,31 @@
-"""Two processes with four devices each train as one: to the bit after one was killed, and both stop where one is told to."""
+"""Two processes with four devices each train as one: they resume to the bit, stop together, and agree on what they restore."""
 
 import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from sdit_jax.checkpoint import Checkpoints
+from sdit_jax.sharding import make_mesh, processes, replicated
 from sdit_jax.sharding.processes import STOPPED
-from sdit_jax.training.plan import make_plan
+from sdit_jax.training.setup import make_setup
+from sdit_jax.training.state import TrainState
 
 ENVIRONMENT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "NPROC": "8"}
 MESH = ("--config.mesh.data=2", "--config.mesh.fsdp=4", "--config.model.width=64")
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorBoard warn of their own affairs.
+pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorBoard warn about their own affairs.
 
 
 def free_port():
@@ -36,8 +42,8 @@ def start(small, tmp_path):
     def both(workdir, duration, *flags):
         port, run = free_port(), SimpleNamespace(processes=[], logs=[tmp_path / f"{len(started)}.{i}.log" for i in range(2)])
         for i, log in enumerate(run.logs):
-            told = (f"--coordinator=localhost:{port}", "--processes=2", f"--process={i}")
-            flags_i = (f"--workdir={workdir}", f"--config.duration={duration} steps", *MESH, *told, *flags)
+            where = (f"--coordinator=localhost:{port}", "--processes=2", f"--process={i}")
+            flags_i = (f"--workdir={workdir}", f"--config.duration={duration} steps", *MESH, *where, *flags)
             with log.open("w") as file:
                 process = subprocess.Popen(
                     small.command("train", *flags_i), cwd=small.root, env=os.environ | ENVIRONMENT, stdout=file, stderr=file
@@ -74,11 +80,11 @@ def codes(run, seconds=300):
 
 def weights(small, workdir):
     """Everything of the newest checkpoint, read by this process alone."""
-    like = make_plan(small.config(model__width=64)).new_state()
+    like = make_setup(small.config(model__width=64)).abstract_state()
     with Checkpoints(workdir) as checkpoints:
         state = checkpoints.restore(like=like)
     return int(state.step), np.concatenate(
-        [np.ravel(leaf) for leaf in jax.tree.leaves((state.params, state.ema, state.optimizer))]
+        [np.ravel(leaf) for leaf in jax.tree.leaves((state.variables, state.ema, state.optimizer))]
     )
 
 
@@ -120,7 +126,7 @@ def test_a_notice_to_one_stops_both_at_the_same_step_with_the_exit_code_for_agai
     with Checkpoints(workdir) as checkpoints:
         saved = checkpoints.newest()
     assert saved == steps(workdir)[-1] >= 3
-    assert all(f"saved step {saved}; the same command goes on" in log.read_text() for log in run.logs)
+    assert all(f"saved step {saved} of 100000; rerun to resume" in log.read_text() for log in run.logs)
     assert weights(small, workdir)[0] == saved
 
 
@@ -129,3 +135,74 @@ def test_a_process_too_many_is_refused_at_once(small, tmp_path):
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "error: --process: found 2, must be in 0..1, as --processes is 2"
     assert not (tmp_path / "run").exists()
+
+
+def state(step, value):
+    """A state in all processes of this run."""
+    made = TrainState(jnp.int32(step), {"params": {"kernel": jnp.full((8, 8), value)}}, None, {"count": jnp.int32(step)})
+    return jax.device_put(made, replicated(make_mesh()))
+
+
+def restore_in_this_process(process, port, workdir, fault):
+    """Restores steps 2 and 4, of which only process 1 finds the newer one at fault; prints what becomes of it."""
+    processes.start(f"localhost:{port}", 2, process)
+    read = ocp.StandardCheckpointHandler.restore
+
+    def restore(handler, directory, *args, **kwargs):
+        if process == 1 and directory.parent.name == "4":
+            raise ValueError("DATA_LOSS: cut short") if fault == "damage" else TimeoutError("storage timed out")
+        return read(handler, directory, *args, **kwargs)
+
+    with Checkpoints(workdir) as checkpoints:
+        for step in (2, 4):
+            checkpoints.save(state(step, float(step)))
+        checkpoints.wait()
+        ocp.StandardCheckpointHandler.restore = restore
+        try:
+            found = checkpoints.restore(like=state(0, 0.0))
+        except Exception as error:
+            print(f"{type(error).__name__}: {error}")
+        else:
+            print(int(found.step), float(found.params["kernel"].addressable_data(0)[0, 0]))
+            checkpoints.save(state(4, 44.0))
+            checkpoints.wait()
+            ocp.StandardCheckpointHandler.restore = read
+            print(checkpoints.restore(like=state(0, 0.0)).params["kernel"].addressable_data(0)[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("fault", "printed", "folders"),
+    [
+        ("damage", [["2 2.0", "44.0"]] * 2, ["checkpoints", "damaged_checkpoint_4"]),
+        (
+            "timeout",
+            [["RuntimeError: {workdir}/checkpoints/4: process 1 could not read it; nothing was changed"],
+             ["TimeoutError: storage timed out"]],
+            ["checkpoints"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_one_process_cannot_read_no_process_uses(tmp_path, fault, printed, folders):
+    """Damage is set aside for all of them; any other error stops all of them and changes nothing."""
+    workdir, port = tmp_path / "run", free_port()
+    workdir.mkdir()
+    run = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(process), str(port), workdir, fault],
+            env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for process in range(2)
+    ]  # fmt: skip
+    try:
+        said = [process.communicate(timeout=120) for process in run]
+    finally:
+        for process in run:
+            process.kill()
+    assert [process.returncode for process in run] == [0, 0], said
+    lines = [[line for line in out.splitlines() if not line.startswith("[Gloo]")] for out, _ in said]
+    assert lines == [[line.format(workdir=workdir) for line in expected] for expected in printed]
+    assert sorted(os.listdir(workdir)) == folders
+
+
+if __name__ == "__main__":
+    restore_in_this_process(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])

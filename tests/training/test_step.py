@@ -1,14 +1,23 @@
-"""A step in parts is the step in one piece, for less memory; products in bfloat16 leave the state in float32."""
+"""A step in microbatches equals the step in one piece, for less memory; bfloat16 products leave the state in float32; running
+statistics and dropout are part of the step."""
 
+from typing import Any
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from sdit_jax import sharding
+from sdit_jax.config import default_config
 from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.schedule import linear
-from sdit_jax.models import build, cast_weights, initial_params
-from sdit_jax.training.step import gradients, noised
+from sdit_jax.models import build, cast, initial_variables
+from sdit_jax.training import optimizer
+from sdit_jax.training.state import create
+from sdit_jax.training.step import empty_averages, gradients, loss_terms, make_train_step, noised
 
 FIELDS = {"image_size": 8, "patch_size": 2, "width": 16, "depth": 2, "normalized_currents": True, "label_dropout": 0.0}
 B, OBJECTIVE, KEY = 16, Objective(linear(1000)), jax.random.key(3)
@@ -16,29 +25,45 @@ BATCH = {"image": np.random.default_rng(0).integers(0, 256, (B, 8, 8, 3), np.uin
 
 
 def drawn(fields):
-    """(model, params), all at ordinary values."""
+    """(model, variables), all parameters at ordinary values."""
     model, rng = build(fields), np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: initial_params(model, 0))
+    shapes = jax.eval_shape(lambda: initial_variables(model, 0))
     value = lambda path, leaf: jnp.asarray((path[-1].key == "scale") + 0.3 * rng.normal(size=leaf.shape), jnp.float32)
     return model, jax.tree_util.tree_map_with_path(value, shapes)
+
+
+class Normed(nn.Module):
+    """A network with running statistics and dropout."""
+
+    image_size: int = 8
+    channels: int = 3
+    dropout: float = 0.0
+    layout = sharding.Layout()
+
+    @nn.compact
+    def __call__(self, x_BHWC, t_B, y_B=None, train: bool = False):
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x_BHWC)
+        return nn.Conv(self.channels, (3, 3))(nn.Dropout(self.dropout, deterministic=not train)(x))
 
 
 @pytest.fixture(scope="module")
 def steps():
     """steps(microbatches): the compiled gradient of one batch, and what it gives."""
-    model, params = drawn(FIELDS)
+    model, variables = drawn(FIELDS)
     examples = noised(OBJECTIVE, BATCH, KEY)
 
     def run(microbatches):
-        program = jax.jit(lambda p, e: gradients(model, OBJECTIVE, p, e, KEY, microbatches)).lower(params, examples).compile()
-        return program, program(params, examples)
+        step = jax.jit(lambda v, e: gradients(model, OBJECTIVE, v, e, KEY, microbatches))
+        program = step.lower(variables, examples).compile()
+        return program, program(variables, examples)
 
     return run
 
 
 def test_microbatches_give_the_same_step_for_less_memory(steps):
-    whole, (scalars, grads) = steps(1)
-    parts, (scalars_of_parts, grads_of_parts) = steps(4)
+    whole, (result, grads) = steps(1)
+    parts, (result_of_parts, grads_of_parts) = steps(4)
+    scalars, scalars_of_parts = result.terms | result.rates, result_of_parts.terms | result_of_parts.rates
     assert scalars.keys() == scalars_of_parts.keys() and scalars["firing_rate/mid_block.time_neurons"] > 0.05
     for name, value in scalars.items():
         assert float(scalars_of_parts[name]) == pytest.approx(float(value), rel=1e-5), name
@@ -49,34 +74,107 @@ def test_microbatches_give_the_same_step_for_less_memory(steps):
 
 
 def test_labels_are_dropped_in_every_part():
-    model, params = drawn(FIELDS | {"label_dropout": 0.999})
+    model, variables = drawn(FIELDS | {"label_dropout": 0.999})
     examples = noised(OBJECTIVE, BATCH, KEY)
-    step = jax.jit(lambda e: gradients(model, OBJECTIVE, params, e, KEY, 4)[0]["loss"])
+    step = jax.jit(lambda e: gradients(model, OBJECTIVE, variables, e, KEY, 4)[0].terms["loss"])
     null = jnp.full(B, 10)
     assert float(step(examples)) == pytest.approx(float(step(examples._replace(y_B=null))), rel=1e-5)
 
 
 def test_products_in_bfloat16_leave_loss_and_gradients_near_and_in_float32():
-    model, params = drawn(FIELDS)
+    model, variables = drawn(FIELDS)
     examples = noised(OBJECTIVE, BATCH, KEY)
-    run = lambda model: jax.jit(lambda p: gradients(model, OBJECTIVE, p, examples, KEY))(params)
-    scalars, grads = run(model)
-    rounded_scalars, rounded_grads = run(model.clone(dtype="bfloat16"))
+    run = lambda model: jax.jit(lambda v: gradients(model, OBJECTIVE, v, examples, KEY))(variables)
+    result, grads = run(model)
+    rounded_result, rounded_grads = run(model.clone(dtype="bfloat16"))
     assert {leaf.dtype for leaf in jax.tree.leaves(rounded_grads)} == {jnp.dtype("float32")}
-    assert float(rounded_scalars["loss"]) != float(scalars["loss"])
-    assert float(rounded_scalars["loss"]) == pytest.approx(float(scalars["loss"]), rel=0.02)
+    assert float(rounded_result.terms["loss"]) != float(result.terms["loss"])
+    assert float(rounded_result.terms["loss"]) == pytest.approx(float(result.terms["loss"]), rel=0.02)
     flat = lambda tree: jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(tree)])
     a, b = flat(rounded_grads), flat(grads)
     assert float(a @ b / jnp.linalg.norm(a) / jnp.linalg.norm(b)) > 0.95  # A spike more or less moves single ones.
 
 
 def test_weights_that_are_cast_before_give_the_same_output():
-    model, params = drawn(FIELDS | {"dtype": "bfloat16"})
+    model, variables = drawn(FIELDS | {"dtype": "bfloat16"})
     examples = noised(OBJECTIVE, BATCH, KEY)
-    run = jax.jit(lambda p: model.apply({"params": p}, examples.x_t, examples.t_B, examples.y_B))
-    cast = cast_weights(model, params)
-    np.testing.assert_array_equal(run(cast), run(params))
-    dtypes = {path[-1].key: leaf.dtype for path, leaf in jax.tree_util.tree_leaves_with_path(cast["in_blocks"])}
+    run = jax.jit(lambda v: model.apply(v, examples.x_t, examples.t_B, examples.y_B))
+    found = cast(model, variables)
+    np.testing.assert_array_equal(run(found), run(variables))
+    params = found["params"]
+    dtypes = {path[-1].key: leaf.dtype for path, leaf in jax.tree_util.tree_leaves_with_path(params["in_blocks"])}
     assert dtypes["kernel"] == jnp.bfloat16 and dtypes["time_decay"] == dtypes["bias"] == jnp.float32
-    assert cast["head"]["kernel"].dtype == jnp.float32
-    assert cast_weights(build(FIELDS), params) == params
+    assert params["head"]["kernel"].dtype == jnp.float32
+
+
+def running(x_BHWC, old):
+    """Running mean and variance of a batch norm with momentum 0.9, in float64."""
+    x = np.asarray(x_BHWC, np.float64).reshape(-1, x_BHWC.shape[-1])
+    return {"mean": 0.9 * old["mean"] + 0.1 * x.mean(0), "var": 0.9 * old["var"] + 0.1 * x.var(0)}
+
+
+@pytest.mark.parametrize("microbatches", [1, 4])
+def test_running_statistics_pass_from_part_to_part(microbatches):
+    model: Any = Normed()
+    variables = initial_variables(model, 0)
+    examples = noised(OBJECTIVE, BATCH, KEY)
+    result, _ = gradients(model, OBJECTIVE, variables, examples, KEY, microbatches)
+    expected = {"mean": np.zeros(3), "var": np.ones(3)}
+    for part in range(microbatches):
+        expected = running(examples.x_t[part::microbatches], expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), result.statistics["batch_stats"]["norm"], expected)
+
+
+def stepped(model, steps=2, bad=False):
+    """(states, health) after some steps of training; `bad`: with a running statistic that is not finite."""
+    config = default_config({})
+    config.batch_size, config.ema.half_life, config.ema.ramp = B, 32.0, 1.0
+    mesh, rate = sharding.make_mesh(), optimizer.learning_rate(config.optimizer, 100, 0)
+    tx = optax.adam(rate)
+    state = create(model, tx, 0, keep_ema=True)
+    if bad:
+        state.variables["batch_stats"]["norm"]["mean"] = jnp.array([0.0, jnp.nan, 0.0])
+    batch = sharding.put_batch(BATCH, mesh, B)
+    averages = empty_averages(model, OBJECTIVE, state.variables, batch)
+    train_step = make_train_step(model, OBJECTIVE, tx, rate, config, mesh)
+    states = []
+    for _ in range(steps):
+        state, averages, health = train_step(state, averages, batch)
+        states.append(jax.device_get(state))
+    return states, health
+
+
+def test_running_statistics_are_kept_and_averaged_like_parameters():
+    """After 32 images the half-life of 32 spans all of them: of the first average a fraction 0.5^(16/32) is left."""
+    (first, second), _ = stepped(Normed())
+    assert np.abs(second.variables["batch_stats"]["norm"]["mean"] - first.variables["batch_stats"]["norm"]["mean"]).min() > 0
+    expected = jax.tree.map(lambda old, new: old + (1 - 0.5**0.5) * (new - old), first.ema, second.variables)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), second.ema, expected)
+
+
+def test_a_running_statistic_that_is_not_finite_is_found():
+    states, health = stepped(Normed(), steps=1, bad=True)
+    path, _ = jax.tree_util.tree_leaves_with_path(states[0].variables)[int(health.bad_leaf)]
+    assert [entry.key for entry in path] == ["batch_stats", "norm", "mean"]
+    assert stepped(Normed(), steps=1)[1].bad_leaf == -1
+
+
+def test_dropout_is_drawn_from_seed_and_step():
+    """Weights equal to the bit after the same steps; with the gradients of other activations than without dropout."""
+    (first, _), _ = stepped(Normed(dropout=0.5))
+    (again, _), _ = stepped(Normed(dropout=0.5))
+    (without, _), _ = stepped(Normed())
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    moment = lambda state: state.optimizer[0].mu["Conv_0"]["kernel"]
+    assert np.abs(moment(first) - moment(without)).max() > 1e-3
+
+
+def test_every_microbatch_drops_other_activations():
+    model: Any = Normed(dropout=0.5)
+    variables = initial_variables(model, 0)
+    half = jax.tree.map(lambda a: a[:8], noised(OBJECTIVE, BATCH, KEY))
+    twice = jax.tree.map(lambda a: jnp.repeat(a, 2, 0), half)  # Both microbatches hold the same examples.
+    first, second = (loss_terms(model, OBJECTIVE, variables, half, key)[0] for key in jax.random.split(KEY))
+    found = gradients(model, OBJECTIVE, variables, twice, KEY, 2)[0].terms["loss"]
+    assert abs(first - second) > 1e-4
+    np.testing.assert_allclose(found, (first + second) / 2, rtol=1e-5)

@@ -1,8 +1,8 @@
-"""A data set is named by one string, `NAME` or `NAME:REST`; `config.data.dir` says where it is when the string does not.
+"""Data sets by name, `NAME` or `NAME:REST`; where the name holds no folder or file, `config.data.dir` does.
 
-| source | what it reads | splits |
+| source | reads | splits |
 |---|---|---|
-| `digits` | the handwritten digits of the package | train, test |
+| `digits` | handwritten digits, part of the package | train, test |
 | `mnist[:DIR]`, `fashion_mnist[:DIR]`, `cifar10[:DIR]` | the original files (see `originals`) | train, test |
 | `tfds:NAME[/CONFIG][:VERSION]` | array_record files of tensorflow-datasets (see `prepared`) | its own, and `train[:1000]` |
 | `folder[:DIR]` | PNG, JPEG and WebP files (see `folder`) | train; the sub-folders where `train` and `test` are among them |
@@ -15,17 +15,17 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from sdit_jax.config import InputError, NoSuchSplit
 from sdit_jax.data import transforms
 from sdit_jax.data.datasets import Examples, Images
 from sdit_jax.data.decoded import decoded
 from sdit_jax.data.sources import arrays, folder, originals, prepared
+from sdit_jax.errors import InputError, NoSuchSplit
 
 
 def open_source(name: str, split: str, directory: str | Path) -> Images | Examples:
-    """A split of a data set: images where they are read whole, examples where each is decoded.
+    """A split of a data set: Images where the files are arrays, Examples where each image is encoded.
 
-    Raises InputError for an unknown source or split, and for a missing, short or damaged file.
+    Raises InputError for an unknown source or split, and a missing, short or damaged file.
     """
     kind, _, rest = name.partition(":")
     if kind not in SOURCES:
@@ -39,9 +39,9 @@ def open_source(name: str, split: str, directory: str | Path) -> Images | Exampl
 def load(
     name: str, split: str, directory: str | Path, size: int | None = None, channels: int | None = None, resize: str = "bilinear"
 ) -> Images:
-    """A split of a data set in memory, as it is or brought to a size and channels (see `transforms.fit_one`).
+    """A split of a data set in memory, optionally fitted to a size and channels (see `transforms.fit_one`).
 
-    Raises InputError as `open_source`, where channels cannot fit, and without a size where images are of different shapes.
+    Raises InputError as `open_source` does, for channels that cannot fit and, without a size, for images of different shapes.
     """
     data = open_source(name, split, directory)
     if isinstance(data, Examples):
@@ -50,7 +50,7 @@ def load(
 
 
 def without_place(name: str) -> str:
-    """The name of a data set without the folder or file that it may bring along."""
+    """The name of a data set without the folder or file that it may hold."""
     kind = name.partition(":")[0]
     return name if kind == "tfds" else kind
 
@@ -58,7 +58,7 @@ def without_place(name: str) -> str:
 def _digits(name, split, rest, directory):
     del directory
     if rest:
-        raise InputError(f"config.data.name: found {name!r}, digits are part of the package and take nothing after a colon")
+        raise InputError(f"config.data.name: found {name!r}, digits are part of the package, with nothing after a colon")
     _check_split(name, split)
     return originals.digits(split)
 
@@ -92,7 +92,7 @@ def _check_split(name, split):
 
 
 def _place(name, rest, directory, what):
-    """The folder that a source names, else the directory. Raises InputError where it is none."""
+    """The folder in a source's name, else the directory. Raises InputError where it is not a folder."""
     field, found = ("name", rest) if rest else ("dir", directory)
     if not found:
         raise InputError(f"config.data.dir: empty; set it to the folder {what}")
@@ -101,7 +101,7 @@ def _place(name, rest, directory, what):
     return Path(found)
 
 
-# Each is called with the whole name, the split, what follows the colon, and the directory.
+# (whole name, split, text after the colon, directory) -> data set.
 SOURCES: dict[str, Callable[[str, str, str, str], Images | Examples]] = {
     "digits": _digits,
     "mnist": partial(_original, originals.idx_pair),

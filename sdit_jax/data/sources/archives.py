@@ -1,4 +1,4 @@
-"""Original archives: found in a folder or downloaded, and checked to the bit before anything is made of them."""
+"""Original archives, from a folder or downloaded; all files are checked by sha256 before use."""
 
 import hashlib
 import logging
@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdit_jax.config import InputError
 from sdit_jax.data.sources.originals import CIFAR_FILES, IDX_FILES
+from sdit_jax.errors import InputError
 from sdit_jax.files import cache_dir, make_folder
 
 IDX_NAMES = [f"{name}.gz" for split in IDX_FILES.values() for name in split[:2]]
 CIFAR_NAMES = [name for split in CIFAR_FILES.values() for name in split]
 CIFAR_FOLDER = "cifar-10-batches-bin"
 
-# Where the archives are, and the sha256 of each.
+# URL of the archives, and the sha256 of each.
 ARCHIVES = {
     "mnist": ("https://storage.googleapis.com/cvdf-datasets/mnist/", dict(zip(IDX_NAMES, [
         "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -34,7 +34,7 @@ ARCHIVES = {
         "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
     }),
 }  # fmt: skip
-# The sha256 of what is in CIFAR-10's archive.
+# The sha256 of the files in CIFAR-10's archive.
 CIFAR_SUMS = dict(zip(CIFAR_NAMES, [
     "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
     "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
@@ -46,17 +46,17 @@ CIFAR_SUMS = dict(zip(CIFAR_NAMES, [
 
 
 @contextmanager
-def originals_of(name: str, folder: Path | None = None) -> Iterator[Path]:
-    """A folder that holds a data set's original files, every one checked: `folder`, or one of downloads in the cache.
+def originals_of(name: str, folder: Path | None = None, field: str = "archives") -> Iterator[Path]:
+    """A folder with the original files of a data set, checked: `folder`, or downloads in the cache where it is None.
 
-    CIFAR-10's archive is unpacked for as long as the context lasts. Raises InputError for a file that is missing or has another
-    sum, and for a download that fails.
+    CIFAR-10's archive is unpacked for the duration of the context. Raises InputError for a missing file, a wrong checksum and a
+    failed download; `field` names the argument in its message.
     """
     url, sums = ARCHIVES[name]
     if folder is None:
-        folder = _download(name, url, sums)
+        folder = _download(name, url, sums, field)
     elif not folder.is_dir():
-        raise InputError(f"--archives: found {str(folder)!r}, which is not a folder")
+        raise InputError(f"{field}: found {str(folder)!r}, which is not a folder")
     elif name == "cifar10":
         unpacked = next((place for place in (folder, folder / CIFAR_FOLDER) if (place / CIFAR_NAMES[0]).is_file()), None)
         if unpacked:
@@ -73,7 +73,7 @@ def originals_of(name: str, folder: Path | None = None) -> Iterator[Path]:
 
 
 def _check(folder, sums):
-    """Raises InputError for the first file that is missing or has another sum."""
+    """Raises InputError for the first missing file or wrong checksum."""
     for name, expected in sums.items():
         path = folder / name
         if not path.is_file():
@@ -84,8 +84,8 @@ def _check(folder, sums):
             raise InputError(f"{path}: found sha256 {found}, expected {expected}; damaged, cut short or another file")
 
 
-def _download(name, url, sums):
-    """The folder of the downloads, each whole or not there; what is there with the right sum is not fetched again."""
+def _download(name, url, sums, field):
+    """The folder of the downloads, each written atomically; files with the right checksum are not fetched again."""
     import pooch
 
     folder = cache_dir() / "downloads" / name
@@ -94,10 +94,10 @@ def _download(name, url, sums):
     for file, sha256 in sums.items():
         try:
             pooch.retrieve(url + file, f"sha256:{sha256}", fname=file, path=folder, progressbar=True)
-        except Exception as error:  # Those of requests, urllib3 and the file system; ValueError for a wrong sum.
+        except Exception as error:  # Errors of requests, urllib3 and the file system; ValueError for a wrong checksum.
             what = str(error).splitlines()[0] if isinstance(error, ValueError) else type(error).__name__
             raise InputError(
-                f"{url + file}: cannot be downloaded ({what}); where there is no network, fetch it elsewhere and name the "
-                "folder with --archives"
+                f"{url + file}: cannot be downloaded ({what}); without a network, fetch it elsewhere and "
+                f"set {field} to its folder"
             ) from None
     return folder

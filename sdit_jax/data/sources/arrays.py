@@ -1,20 +1,20 @@
-"""Images that somebody saved as arrays, such as the `samples.npz` of this package."""
+"""Images saved as arrays in a .npz file, such as this package's `samples.npz`."""
 
 from pathlib import Path
 
 import numpy as np
 
-from sdit_jax.config import InputError
 from sdit_jax.data.datasets import Images, checked_labels
+from sdit_jax.errors import InputError
 
 NAMES = ("arr_0", "images")
 MOST_CLASSES = 2**20
 
 
 def read(path: Path) -> Images:
-    """uint8 (N, H, W, C) or (N, H, W) under one of NAMES; integers (N,) under "labels", else all are of one class.
+    """Reads uint8 (N, H, W, C) or (N, H, W) under one of NAMES, and integers (N,) under "labels"; without labels, one class.
 
-    Raises InputError for a missing or damaged file, and for arrays of another type, shape or length.
+    Raises InputError for a missing or damaged file and arrays of another type, shape or length.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")

@@ -1,4 +1,4 @@
-"""A person's own pictures, in a folder or one folder per class."""
+"""Image files in a folder, or in one folder per class."""
 
 import hashlib
 import logging
@@ -9,22 +9,22 @@ from pathlib import Path
 
 import numpy as np
 
-from sdit_jax.config import InputError, NoSuchSplit
 from sdit_jax.data import cache
-from sdit_jax.data.datasets import BrokenImage, Examples
+from sdit_jax.data.datasets import Examples
 from sdit_jax.data.sources import pictures
+from sdit_jax.errors import BrokenImage, InputError, NoSuchSplit
 
 log = logging.getLogger(__name__)
 GREY, COLOUR, BROKEN = 0, 1, 2
 
 
 class Folder(Examples):
-    """All PNG, JPEG and WebP files below a folder, in the order of their paths; grey if all are, else RGB.
+    """All PNG, JPEG and WebP files below a folder, ordered by path; grey if all are, else RGB.
 
-    Sub-folders are classes in the order of their names; without any there is one class. Where `train` and `test` are both
-    sub-folders, sub-folders are splits, and the classes are those of `train`; else there is only the split "train". What
-    starts with a dot is not looked at. Raises InputError for another split, for an image beside the folders of classes, and
-    where no image can be read; files that cannot be opened are named in a warning and left out.
+    Sub-folders are classes, ordered by name; without any there is one class. If `train` and `test` are among the sub-folders,
+    they are splits instead, with the classes of `train`; otherwise the only split is "train". Names that start with a dot are
+    ignored. Files that cannot be read are logged and left out. Raises InputError for an unknown split, an image next to class
+    folders, and a folder without a readable image.
     """
 
     def __init__(self, root: Path, split: str):
@@ -32,7 +32,7 @@ class Folder(Examples):
         files, labels = _listed(part, classes)
         self.name, self.num_classes = str(part), max(1, len(classes))
         self.fingerprint = _fingerprint(part, files, labels)
-        kinds = cache.kept("scan", (self.fingerprint,), lambda: {"kinds": _kinds(files)})["kinds"]
+        kinds = cache.memoized("scan", (self.fingerprint,), lambda: {"kinds": _kinds(files)})["kinds"]
         for i in np.flatnonzero(kinds == BROKEN):
             log.warning("%s: not a picture that can be read", files[i])
         sound = np.flatnonzero(kinds != BROKEN)
@@ -50,7 +50,7 @@ class Folder(Examples):
 
 
 def _split(root, split):
-    """The folder of a split and the names of the classes."""
+    """The folder of a split, and the names of the classes."""
     splits = _subfolders(root)
     if {"train", "test"} <= set(splits):
         part, train = root / split, root / "train"
@@ -66,7 +66,7 @@ def _split(root, split):
 
 
 def _listed(part, classes):
-    """The files of a split, class by class, and their labels."""
+    """The files of a split, class by class, with their labels."""
     files, labels = [], []
     for label, place in enumerate([part / name for name in classes] or [part]):
         here = _pictures(place)
@@ -85,7 +85,7 @@ def _subfolders(folder):
 
 
 def _pictures(folder):
-    """The pictures below a folder, at any depth."""
+    """The image files below a folder, at any depth."""
     found = []
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -1,10 +1,10 @@
-"""Data sets from their original files, whole.
+"""Data sets from their original files.
 
 | source | files in the folder |
 |---|---|
-| `digits` | none: the 1,797 handwritten digits of 8x8 that scikit-learn ships (UCI, CC BY 4.0) are part of the package |
+| `digits` | none: the 1,797 8x8 handwritten digits of scikit-learn (UCI, CC BY 4.0) are part of the package |
 | `mnist`, `fashion_mnist` | `train-images-idx3-ubyte.gz` and its three companions, with or without `.gz` |
-| `cifar10` | `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`, of `cifar-10-batches-bin/` |
+| `cifar10` | `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`, from `cifar-10-batches-bin/` |
 """
 
 import gzip
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sdit_jax.config import InputError
 from sdit_jax.data.datasets import Images, checked_labels
+from sdit_jax.errors import InputError
 
 SPLITS = ("train", "test")
 IDX_FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 60_000),
@@ -26,7 +26,7 @@ CIFAR_IMAGES, CIFAR_RECORD = 10_000, 1 + 3 * 32 * 32
 
 
 def digits(split: str) -> Images:
-    """The digits of the package; every fifth is the test split."""
+    """The digits of the package; every fifth belongs to the test split."""
     with resources.files("sdit_jax.data.sources").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         grey = np.round(arrays["images"] * (255 / 16)).astype(np.uint8)  # 17 grey levels
         chosen = (np.arange(len(grey)) % 5 == 4) == (split == "test")
@@ -42,7 +42,7 @@ def idx_pair(split: str, directory: Path) -> Images:
 
 
 def _idx(directory, name, shape):
-    """One idx file: two zero bytes, the type (8: unsigned byte), the number of axes, each axis as a big-endian int32, data."""
+    """An idx file: two zero bytes, type (8: unsigned byte), number of axes, the axes as big-endian int32, then the data."""
     path = directory / f"{name}.gz"
     path = path if path.is_file() else directory / name
     if not path.is_file():
@@ -61,7 +61,7 @@ def _idx(directory, name, shape):
 
 
 def cifar10(split: str, directory: Path) -> Images:
-    """Records of one label byte and 3 x 32 x 32 pixel bytes, channels first. Raises InputError as `idx_pair` does."""
+    """A split of CIFAR-10: records of a label byte and 3 x 32 x 32 pixels. Raises InputError as `idx_pair` does."""
     size = CIFAR_IMAGES * CIFAR_RECORD
     batches, labels = [], []
     for name in CIFAR_FILES[split]:

@@ -1,4 +1,4 @@
-"""Picture files as uint8 arrays, whatever their palette, transparency or depth."""
+"""Encoded images as uint8 arrays, from any palette, transparency or bit depth."""
 
 import io
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from sdit_jax.data.datasets import BrokenImage
+from sdit_jax.errors import BrokenImage
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def is_colour(path: Path) -> bool:
-    """Whether a picture is more than grey, by its header and palette. Raises BrokenImage where that cannot be read."""
+    """Whether an image has colour, from its header and palette alone. Raises BrokenImage where they cannot be read."""
     try:
         with Image.open(path) as image:
             if image.mode.startswith("P"):
@@ -24,9 +24,10 @@ def is_colour(path: Path) -> bool:
 
 
 def decode(data: Path | bytes, channels: int, name: object = None) -> np.ndarray:
-    """uint8 (H, W, channels) of an encoded picture, 1 channel for grey or 3 for RGB, turned as its camera says.
+    """Decodes an image to uint8 (H, W, channels), 1 channel for grey or 3 for RGB, with its EXIF orientation applied.
 
-    What is transparent is laid on black; of 16 bits the high byte is kept. Raises BrokenImage, which names the file or `name`.
+    Transparent pixels are composited onto black; 16-bit values keep their high byte. Raises BrokenImage, with
+    the file or `name`.
     """
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:

@@ -1,4 +1,4 @@
-"""Data sets that tensorflow-datasets has prepared as array_record files, read without TensorFlow."""
+"""Data sets prepared by tensorflow-datasets as array_record files, read without TensorFlow."""
 
 import hashlib
 import os
@@ -9,30 +9,30 @@ from typing import Any
 
 import numpy as np
 
-from sdit_jax.config import InputError
 from sdit_jax.data import cache
 from sdit_jax.data.datasets import CHUNK, Examples, checked_labels
 from sdit_jax.data.sources import pictures
+from sdit_jax.errors import InputError
 
-OFFLINE = ("mnist", "fashion_mnist", "cifar10")  # What `python -m sdit_jax.prepare` makes.
+OFFLINE = ("mnist", "fashion_mnist", "cifar10")  # Made by `python -m sdit_jax prepare`.
 
 
 class Prepared(Examples):
-    """A split, or a part of one such as `train[:1000]`, of NAME[/CONFIG][:VERSION] in a tensorflow-datasets folder.
+    """A split of NAME[/CONFIG][:VERSION] in a tensorflow-datasets folder, or a part such as `train[:1000]`.
 
-    The features must hold "image", encoded or as uint8; "label" is read where it is a class or an integer, else all images are
-    of one class. Raises InputError for what is not prepared there, prepared in another format, or damaged.
+    Reads the feature "image", encoded or uint8, and "label" if it is a class or an integer; without it there is one class.
+    Raises InputError for a data set that is not prepared there, prepared in another format, or damaged.
     """
 
     def __init__(self, name: str, split: str, directory: str = ""):
-        import tensorflow_datasets as tfds  # A second, which only those who use it pay.
+        import tensorflow_datasets as tfds  # Takes about a second; only this source needs it.
 
         folder = find(name, directory)
         self.name = f"tfds:{name} {split}"
         self._folder = folder
         try:
             builder: Any = tfds.builder_from_directory(folder)
-        except Exception as error:  # Whatever a damaged or an old folder makes of it.
+        except Exception as error:  # A damaged or old folder raises many kinds.
             raise InputError(f"{folder}: cannot be read ({_line(error)})") from None
         features = builder.info.features
         if "image" not in features:
@@ -44,7 +44,7 @@ class Prepared(Examples):
         except NotImplementedError:
             raise InputError(
                 f"{folder}: prepared as {builder.info.file_format}, which only TensorFlow reads; "
-                "prepare it with --file_format=array_record"
+                "prepare it with the file format array_record"
             ) from None
         except Exception as error:
             splits = ", ".join(builder.info.splits)
@@ -53,10 +53,10 @@ class Prepared(Examples):
             ) from None
         self._channels = 1 if features["image"].shape[-1:] == (1,) else 3
         self.fingerprint = _fingerprint(folder, split)
-        label = features["label"] if "label" in features else None
+        label = features["label"] if "label" in features else None  # noqa: SIM401 (a FeaturesDict has no get.)
         raw = np.zeros(len(self._source), np.int64)
         if label is not None and label.shape == () and np.issubdtype(label.np_dtype, np.integer):
-            raw = cache.kept("labels", (self.fingerprint,), self._read_labels)["labels"]
+            raw = cache.memoized("labels", (self.fingerprint,), self._read_labels)["labels"]
         named = isinstance(label, tfds.features.ClassLabel)
         self.num_classes = label.num_classes if named and label.num_classes else int(raw.max()) + 1
         self.labels = checked_labels(raw, self.name, self.num_classes)
@@ -79,18 +79,18 @@ class Prepared(Examples):
 
     def _records(self, places):
         try:
-            records = self._source.__getitems__(list(places))  # A fraction of the time that one by one takes.
+            records = self._source.__getitems__(list(places))  # Much faster than one by one.
         except Exception as error:  # array_record raises a RuntimeError, protocol buffers their own.
             raise InputError(f"{self._folder}: damaged ({_line(error)})") from None
-        if any(record["image"] is None for record in records):  # What a file that is cut short may give.
+        if any(record["image"] is None for record in records):  # A truncated file can give these.
             raise InputError(f"{self._folder}: damaged (records are empty)")
         return records
 
 
 def find(name: str, directory: str | Path) -> Path:
-    """The folder of the asked or newest version of NAME[/CONFIG][:VERSION] in a tensorflow-datasets folder.
+    """The folder of NAME[/CONFIG][:VERSION], by default its newest version, in a tensorflow-datasets folder.
 
-    That is by default TFDS_DATA_DIR or ~/tensorflow_datasets. Raises InputError where it is not prepared.
+    An empty `directory` stands for `default_root`. Raises InputError for a data set that is not prepared.
     """
     root = Path(directory) if str(directory) else default_root()
     if str(directory) and not root.is_dir():
@@ -109,14 +109,14 @@ def find(name: str, directory: str | Path) -> Path:
     if there:
         raise InputError(f"config.data.name: found 'tfds:{name}', {root / path} has {', '.join(sorted(set(there)))}")
     if path in OFFLINE:
-        how = f"python -m sdit_jax.prepare {path}" + (f" --out={directory}" if str(directory) else "") + " makes it"
+        how = f"python -m sdit_jax prepare {path} makes it" + (f", with output folder {directory}" if str(directory) else "")
     else:
-        how = "prepare it there with tensorflow-datasets, --file_format=array_record"
+        how = "prepare it there with tensorflow-datasets in the file format array_record"
     raise InputError(f"config.data.name: tfds:{name} is not prepared in {root}; {how}")
 
 
 def default_root() -> Path:
-    """Where tensorflow-datasets keeps its data: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    """The folder of tensorflow-datasets: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 

@@ -1,4 +1,4 @@
-"""A tensorflow-datasets folder from original archives, as the official builders make it but in the original order."""
+"""A tensorflow-datasets folder from original archives, as the official builders make it, but in the original order."""
 
 import contextlib
 import io
@@ -9,15 +9,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from sdit_jax.config import InputError
 from sdit_jax.data.datasets import Images
 from sdit_jax.data.sources import originals
 from sdit_jax.data.sources.archives import originals_of
+from sdit_jax.errors import InputError
 from sdit_jax.files import make_folder
 
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-# Official version, reader, shape and names of the classes.
+# Official version, reader, shape, class names.
 DATA_SETS = {
     "mnist": ("3.0.1", originals.idx_pair, (28, 28, 1), tuple("0123456789")),
     "fashion_mnist": ("3.0.1", originals.idx_pair, (28, 28, 1), FASHION),
@@ -26,20 +26,20 @@ DATA_SETS = {
 
 
 def prepared_folder(name: str, out: Path) -> Path:
-    """Where the data set is, or will be, in a tensorflow-datasets folder."""
+    """The folder of a data set inside a tensorflow-datasets folder."""
     return out / name / DATA_SETS[name][0]
 
 
 def is_prepared(name: str, out: Path) -> bool:
-    """Whether the data set is there, whole."""
+    """Whether a data set is there and complete."""
     return (prepared_folder(name, out) / "dataset_info.json").is_file()
 
 
-def prepare(name: str, archives: Path | None, out: Path) -> Path:
-    """Makes the folder of a data set in DATA_SETS, whole or not at all, and returns it; one that is there is left alone.
+def prepare(name: str, archives: Path | None, out: Path, field: str = "archives") -> Path:
+    """Makes the folder of a data set in DATA_SETS atomically, unless it exists, and returns it.
 
-    Official name, version and features, array_record files of PNG images in the order of the originals, no TensorFlow. Raises
-    InputError for archives that are missing or damaged (see `archives.originals_of`), and where nothing can be written.
+    It has the official name, version and features, and array_record files of PNG images in the original order. Raises
+    InputError for missing or damaged archives (see `archives.originals_of`) and a folder that cannot be written.
     """
     folder = prepared_folder(name, out)
     if is_prepared(name, out):
@@ -47,7 +47,7 @@ def prepare(name: str, archives: Path | None, out: Path) -> Path:
     if folder.exists():
         raise InputError(f"{folder}: in the way, it holds no dataset_info.json")
     _, read, _, _ = DATA_SETS[name]
-    with originals_of(name, archives) as place:
+    with originals_of(name, archives, field) as place:
         splits = {split: read(split, place) for split in originals.SPLITS}
     make_folder(folder.parent)
     try:
@@ -59,7 +59,7 @@ def prepare(name: str, archives: Path | None, out: Path) -> Path:
 
 
 def build(name: str, splits: dict[str, Images], out: str | Path) -> Path:
-    """Writes the data set below `out`; the place of what is finished."""
+    """Writes a data set below `out` and returns its folder."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.registered import skip_registration
 
@@ -95,7 +95,7 @@ def build(name: str, splits: dict[str, Images], out: str | Path) -> Path:
 
     tfds.disable_progress_bar()
     builder = Builder(data_dir=out, file_format="array_record")
-    with contextlib.redirect_stdout(io.StringIO()):  # It announces a folder that is only on the way.
+    with contextlib.redirect_stdout(io.StringIO()):  # It prints a folder that is only temporary.
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     return Path(builder.data_dir)
 

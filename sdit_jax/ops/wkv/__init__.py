@@ -5,11 +5,11 @@ For every channel, with w > 0 the decay rate and u the bonus of the current toke
     y_t = ( sum_{i<t} exp(k_i - (t-1-i) w) v_i + exp(u + k_t) v_t )
         / ( sum_{i<t} exp(k_i - (t-1-i) w)     + exp(u + k_t)     )
 
-What token t needs of its past is one weighted average and the logarithm of its weight,
+The state before token t is one weighted average and the logarithm of its total weight,
 
     mean_t = sum_{i<t} exp(k_i - (t-1-i) w) v_i / sum_{i<t} exp(k_i - (t-1-i) w)        log_mass_t = log of that denominator
 
-which are stepped without ever forming a large number, for keys of any size:
+which are stepped without forming a large number, for keys of any size:
 
     r_t          = sigmoid(k_t - (log_mass_t - w))              the weight of token t in the next average
     mean_{t+1}   = (1 - r_t) mean_t + r_t v_t
@@ -23,6 +23,8 @@ unlike (p, q, o) this state is unique, so that states and their gradients can be
 import jax
 import jax.numpy as jnp
 
+from sdit_jax.ops.backend import backend
+from sdit_jax.ops.marks import WKV, mark
 from sdit_jax.ops.wkv import linear, past
 from sdit_jax.ops.wkv.state import WKVState, initial_state
 
@@ -50,9 +52,9 @@ def wkv(
       state: state after the tokens that precede this sequence; None for none.
       bidirectional: whether every token sees all others.
       implementation: one of IMPLEMENTATIONS. "sequential": a loop over tokens, the reference. "linear": the same loop as two
-        linear recurrences with one exponential per element, where the keys allow it. "associative": `jax.lax.associative_scan`,
-        logarithmic depth for accelerators. "pallas": one kernel each way, for NVIDIA GPUs; a CPU interprets it, slowly.
-        "auto": see `resolve`. All give the same outputs, states and gradients to rounding.
+        linear recurrences with one exponential per element, for keys of limited range. "associative":
+        `jax.lax.associative_scan`, of logarithmic depth, for accelerators. "pallas": one kernel each way, for NVIDIA GPUs; a
+        CPU interprets it, slowly. "auto": see `resolve`. All give the same outputs, states and gradients to rounding.
 
     Returns:
       (y_BLC, state): y in the dtype of `v_BLC`; at least float32 inside, whatever comes in.
@@ -73,6 +75,9 @@ def wkv(
     w, u = w_C.astype(inner), u_C.astype(inner)
     start = initial_state(B, C, inner) if state is None else WKVState(*(s.astype(inner) for s in state))
     implementation = resolve(implementation)
+    # Multiply-accumulates of a token and channel: the sums of numerator and denominator, in each direction, and the bonus. The
+    # values are marked and not the averages, of which the gradient would then keep two copies.
+    v_BLC = mark(v_BLC, WKV, 5 if bidirectional else 3)
     if implementation == "pallas":
         from sdit_jax.ops.wkv import pallas  # Here, as it costs 0.1 s that no other implementation needs.
 
@@ -88,13 +93,13 @@ def wkv(
 
 
 def resolve(implementation: str) -> str:
-    """What "auto" stands for here: "linear" on CPU, where it is the fastest at every shape measured, elsewhere "associative".
+    """The implementation that "auto" stands for: "linear" on CPU, the fastest at every shape measured, elsewhere "associative".
 
-    Measurements: docs/performance.md. None was made on an accelerator yet.
+    Measurements: docs/performance.md, none of them on an accelerator.
     """
     if implementation != "auto":
         return implementation
-    return "linear" if jax.default_backend() == "cpu" else "associative"
+    return "linear" if backend() == "cpu" else "associative"
 
 
 __all__ = ["IMPLEMENTATIONS", "WKVState", "initial_state", "resolve", "wkv"]

@@ -1,14 +1,14 @@
-"""WKV as two linear recurrences, with one exponential per element: the fastest loop over tokens where the keys allow it.
+"""WKV as two linear recurrences with one exponential per element: the fastest loop over tokens, for keys of limited range.
 
 With a_t = exp(k_t - m), m the largest key of the channel (and log mass of the state), b_t = exp(u) a_t and d = exp(-w),
 
     p_{t+1} = d p_t + a_t v_t      q_{t+1} = d q_t + a_t      y_t = v_t + (p_t - q_t v_t) / (q_t + b_t)
 
 (bidirectional: p and q of what comes after token t are added to those of what came before). As a <= 1 nothing overflows, but
-where the keys of a channel differ by more than float32's range, small ones vanish. Where they differ, with the bonus, by at
-most RANGE, nothing does: a, b and every sum of them that y divides by are at least exp(-RANGE) = 9e-27, and the reciprocals
-that the gradient sums up at most exp(RANGE) = 1e26 each, 12 decades below float32's greatest. `fits` says which it is; keys
-that do not fit take the safe road of `past`, by `lax.cond`.
+small keys vanish where the keys of a channel differ by more than float32's range. Where they differ, with the bonus, by at most
+RANGE, none vanishes: a, b and every sum of them that y is divided by are at least exp(-RANGE) = 9e-27, and the reciprocals that
+the gradient sums are at most exp(RANGE) = 1e26, 12 decades below float32's largest number. `fits` tests this; for keys of a
+larger range `lax.cond` falls back to `past`.
 
 The gradient, with g_t = dL/dy_t / (q_t + b_t), runs backwards in time:
 
@@ -16,10 +16,10 @@ The gradient, with g_t = dL/dy_t / (q_t + b_t), runs backwards in time:
     Q_t = d Q_{t+1} - g_t y_t         dk_t = a_t (v_t P_{t+1} + Q_{t+1}) + b_t g_t (v_t - y_t)
     du = sum_t b_t g_t (v_t - y_t)    dw = -d sum_t (p_t P_{t+1} + q_t Q_{t+1})
 
-Exponentials and divisions that no recurrence needs stand outside of the loops over tokens, where the compiler spreads them
-over the cores. The gradient keeps a, v, y and q, from which p follows; bidirectional also the sums of what comes after. The
-decay is applied as x + (d - 1) x, with d - 1 = expm1(-w): where d is nearly 1 its rounding would add up over the tokens. Where
-d is below a half, the rounding of that sum would outlast what x leaves, and it is applied as d x.
+Exponentials and divisions outside of the recurrences stand outside of the loops over tokens, where the compiler spreads them
+over the cores. The gradient keeps a, v, y and q, from which p follows; bidirectional, also the sums over later tokens. The
+decay is applied as x + (d - 1) x with d - 1 = expm1(-w), since the rounding of a d near 1 would add up over the tokens. For d
+below a half it is applied as d x, since the rounding of that sum would be larger than the result.
 """
 
 import functools
@@ -77,14 +77,14 @@ _averages.defvjp(_forward, _backward)
 
 
 def _faded(w):
-    """x -> exp(-w) x, exact to rounding for any w: of x it keeps 1 or 0, and adds a part."""
+    """(x, more) -> exp(-w) x + more, exact to rounding for any w: kept x + (part x + more), kept 1 or 0."""
     fast = w > LN_2
     kept, part = jnp.where(fast, 0.0, 1.0).astype(w.dtype), jnp.where(fast, jnp.exp(-w), jnp.expm1(-w))
     return lambda x, more: kept * x + (part * x + more)
 
 
 def _to_fill(like):
-    """Two arrays for a loop to write to, of two values: of one, the compiler would copy the first for the second."""
+    """Two arrays for a loop to fill. Their values differ, or the compiler would make one and copy it."""
     return jnp.zeros_like(like), jnp.ones_like(like)
 
 

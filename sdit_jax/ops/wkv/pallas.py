@@ -1,7 +1,7 @@
-"""WKV as one kernel each way, for NVIDIA GPUs: the state stays in registers, and memory sees every array once.
+"""WKV as one kernel each way, for NVIDIA GPUs: the state stays in registers, and each array crosses memory once.
 
-A program walks the tokens of BLOCK channels of one batch row. Its state is that of `past` in another form, sums over the tokens
-seen so far in units of exp(top - age w), where top is the key that weighed most when it came and age the tokens since it came:
+A program walks the tokens of BLOCK channels of one batch row. Its state is that of `past` in another form: sums over the tokens
+so far in units of exp(top - age w), where top is the key of the largest weight and age the number of tokens since:
 
     p_t = sum_{i<t} exp(k_i - (t-1-i) w - (top - age w)) v_i      q_t = the same without v_i
     mean_t = p_t / q_t                                            log_mass_t = top - age w + log q_t
@@ -14,7 +14,7 @@ age a count. The gradient is that of `past`, with r_t = b / q_{t+1} and 1 - r_t 
 before each chunk of CHUNK tokens, from which those inside the chunk are computed again. So the forward pass moves k, v, y, the
 gradient k, v, dy, dk, dv, and each of them 8 / CHUNK bytes per element more, for the states.
 
-Bidirectional, a walk from the last token to the first tells the walk from the first what comes after each chunk, and the
+Bidirectional, a walk from the last token to the first stores the state after each chunk for the walk from the first, and the
 gradient is the sum of one walk in either direction.
 
 It is tested interpreted on a CPU and has never been timed on a GPU, so that "auto" does not choose it. XLA cannot divide a

@@ -1,6 +1,6 @@
-"""WKV by what every token needs of its past, an average and the log of its weight: safe for keys of any size.
+"""WKV through the state before every token, an average and the log of its weight: safe for keys of any size.
 
-`past` has two ways to compute the same, "sequential" and "associative", and one analytic gradient.
+`past` has two implementations, "sequential" and "associative", and one analytic gradient.
 """
 
 import functools
@@ -76,7 +76,7 @@ def _past_sequential(w, k_BLC, v_BLC, start):
 
 
 def _bwd_sequential(residuals, cotangents):
-    """All of the adjoint recurrences in one pass backwards through the tokens."""
+    """The adjoint recurrences in one pass backwards over the tokens."""
     w, k_BLC, v_BLC, mean_BLC, log_mass_BLC = residuals
     d_mean_BLC, d_log_mass_BLC, d_last = cotangents
     L = k_BLC.shape[1]

@@ -1,4 +1,4 @@
-"""What WKV hands from one token to the next, and how the loops over tokens reach into their arrays."""
+"""The state that WKV carries from token to token, and indexing along the token axis."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ EMPTY = -1e38
 
 
 class WKVState(NamedTuple):
-    """All that the next token needs of the past, at least float32: the average of the values, the log of its total weight."""
+    """The weighted average of past values and the logarithm of its total weight, at least float32."""
 
     mean_BC: jax.Array
     log_mass_BC: jax.Array
@@ -20,7 +20,7 @@ def initial_state(batch: int, channels: int, dtype=jnp.float32) -> WKVState:
     return WKVState(jnp.zeros((batch, channels), dtype), jnp.full((batch, channels), EMPTY, dtype))
 
 
-# Tokens stay on axis 1: transposing to the front and back, as a scan wants it, costs as much as the recurrence.
+# Tokens stay on axis 1: moving them to the front for a scan, and back, would cost as much as the recurrence.
 def at(x_BLC: jax.Array, t) -> jax.Array:
     """Token t, (B, C)."""
     return jax.lax.dynamic_index_in_dim(x_BLC, t, 1, keepdims=False)

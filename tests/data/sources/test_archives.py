@@ -12,9 +12,9 @@ import threading
 
 import pytest
 
-from sdit_jax.config import InputError
 from sdit_jax.data.sources import archives
 from sdit_jax.data.sources.archives import ARCHIVES, CIFAR_FOLDER, CIFAR_NAMES, IDX_NAMES, originals_of
+from sdit_jax.errors import InputError
 
 CONTENT = {name: bytes([i]) * 1000 for i, name in enumerate([*IDX_NAMES, *CIFAR_NAMES])}
 TAR = "cifar-10-binary.tar.gz"
@@ -92,7 +92,10 @@ def test_a_file_that_is_missing_or_damaged_is_named(source, name, file, kind):
 
 
 def test_a_folder_that_is_none_is_named(source):
-    with pytest.raises(InputError, match="--archives: found .*nowhere"), originals_of("mnist", source / "nowhere"):
+    with (
+        pytest.raises(InputError, match="^--archives: found .*nowhere"),
+        originals_of("mnist", source / "nowhere", "--archives"),
+    ):
         raise AssertionError("entered")
 
 
@@ -133,7 +136,10 @@ def test_a_download_with_another_sum_is_refused_and_not_kept(source, server, cac
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_without_a_network_one_line_says_what_to_do(source, cache, name):
     logging.getLogger("urllib3").setLevel(logging.ERROR)
-    with pytest.raises(InputError, match="127.0.0.1:9/.*: cannot be downloaded .*--archives") as error, originals_of(name):
+    with (
+        pytest.raises(InputError, match="127.0.0.1:9/.*: cannot be downloaded .*set --archives") as error,
+        originals_of(name, None, "--archives"),
+    ):
         raise AssertionError("entered")
     assert "\n" not in str(error.value)
     assert list((cache.parent / "downloads" / name).iterdir()) == []

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from sdit_jax.config import InputError
 from sdit_jax.data import sources
+from sdit_jax.errors import InputError
 from sdit_jax.images import save_npz
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), np.uint8)

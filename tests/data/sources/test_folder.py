@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdit_jax.config import InputError
 from sdit_jax.data import sources
 from sdit_jax.data.datasets import Examples
 from sdit_jax.data.transforms import fit_one
+from sdit_jax.errors import InputError
 
 
 def opened(folder, split="train"):

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from sdit_jax.config import InputError
 from sdit_jax.data import sources
 from sdit_jax.data.sources import originals
+from sdit_jax.errors import InputError
 
 COUNTS = {"train": 60_000, "test": 10_000}
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdit_jax.data.datasets import BrokenImage
 from sdit_jax.data.sources.pictures import decode, is_colour
+from sdit_jax.errors import BrokenImage
 
 RNG = np.random.default_rng(0)
 GREY, RGB = RNG.integers(0, 256, (5, 7), np.uint8), RNG.integers(0, 256, (5, 7, 3), np.uint8)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdit_jax.config import InputError
 from sdit_jax.data import sources
 from sdit_jax.data.sources import originals
 from sdit_jax.data.sources.preparing import DATA_SETS, prepare
+from sdit_jax.errors import InputError
 
 tfds = pytest.importorskip("tensorflow_datasets")
 REAL = {"mnist": "mnist", "fashion_mnist": "fashion-mnist", "cifar10": "cifar-10-batches-bin"}
@@ -135,7 +135,7 @@ def test_a_data_set_without_images_is_refused(tmp_path):
         (
             "cifar10",
             "train",
-            "tfds:cifar10 is not prepared in {folder}; python -m sdit_jax.prepare cifar10 --out={folder} makes it",
+            "is not prepared in {folder}; python -m sdit_jax prepare cifar10 makes it, with output folder {folder}",
         ),
         ("imagenet2012", "train", "tfds:imagenet2012 is not prepared in {folder}; prepare it there"),
         ("mnist:3.0.0", "train", "found 'tfds:mnist:3.0.0', {folder}/mnist has 3.0.1"),
@@ -154,7 +154,7 @@ def test_the_default_folder_is_that_of_the_library(stand_in, monkeypatch, tmp_pa
     monkeypatch.setenv("TFDS_DATA_DIR", str(folder))
     np.testing.assert_array_equal(sources.load("tfds:mnist", "test", "").images, splits["test"].images)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
-    with pytest.raises(InputError, match="not prepared in .*none; python -m sdit_jax.prepare mnist makes it"):
+    with pytest.raises(InputError, match="not prepared in .*none; python -m sdit_jax prepare mnist makes it"):
         sources.load("tfds:mnist", "test", "")
 
 
@@ -193,7 +193,7 @@ def test_damaged_files_and_other_formats_are_named(stand_in, kind, words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DATA_SETS)
-def test_the_real_data_are_the_same_by_both_roads(tmp_path, name):
+def test_the_real_data_are_the_same_as_from_the_original_files(tmp_path, name):
     """With SDIT_JAX_DATA, a folder that holds mnist/, fashion-mnist/ and cifar-10-batches-bin/."""
     if "SDIT_JAX_DATA" not in os.environ:
         pytest.skip("SDIT_JAX_DATA names no folder of real data")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from sdit_jax.config import InputError
 from sdit_jax.data import sources
 from sdit_jax.data.datasets import Images
+from sdit_jax.errors import InputError
 
 IDX = [(f"t10k-{kind}-ubyte", shape) for kind, shape in (("images-idx3", (10_000, 28, 28)), ("labels-idx1", (10_000,)))]
 

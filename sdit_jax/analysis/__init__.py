@@ -1,0 +1,1 @@
+"""A network's operations, energy and spikes."""

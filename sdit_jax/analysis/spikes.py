@@ -1,0 +1,134 @@
+"""A trained network at work: its loss and firing rates by timestep, its spikes, its path from noise to image."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sdit_jax import images
+from sdit_jax.diffusion.objective import Objective
+from sdit_jax.diffusion.process import add_noise
+from sdit_jax.diffusion.samplers import normal
+from sdit_jax.errors import InputError
+from sdit_jax.layers.spiking import Spiking, by_layer
+from sdit_jax.models import Network
+from sdit_jax.ops import lif
+from sdit_jax.sampling.generate import Sampling, make_sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """Means over the images at each of `timesteps`, shape (S,): loss `terms` by name, firing `rates` by layer.
+
+    `raster_TLC` holds the spikes (bool) of `raster_layer`, its first channels, for the first image at `raster_timestep`; L
+    counts tokens, or pixels of a convolutional network. Without neurons there are no rates, and layer and raster are None.
+    """
+
+    timesteps: tuple[int, ...]
+    terms: dict[str, np.ndarray]
+    rates: dict[str, np.ndarray]
+    raster_layer: str | None
+    raster_timestep: int
+    raster_TLC: np.ndarray | None
+
+
+def probe(
+    model: Network, objective: Objective, variables: Any, images_NHWC: np.ndarray, labels_N: np.ndarray, *,
+    timesteps: Sequence[int], seed: int, raster_layer: str | None = None, raster_timestep: int | None = None,
+    raster_channels: int = 64,
+) -> Probe:  # fmt: skip
+    """Runs the network on noised uint8 images, all at once, at each timestep; compiled once for a model, objective and shapes.
+
+    The noise of image n at timestep t depends on (seed, t, n) alone; no labels are dropped. By default the raster shows the
+    middle one of the layers and of the timesteps. Terms are those of `Objective.losses`: "mse", "vb" where the variance is
+    learned, and their sum "loss".
+
+    Raises:
+      InputError: timesteps that are none or outside the schedule, or a layer that has no neurons.
+    """
+    asked = list(timesteps)
+    for t in [*asked, raster_timestep or 0] if asked else ["none"]:
+        if t not in range(len(objective.schedule)):
+            raise InputError(f"timesteps: found {t}, need one or more of 0..{len(objective.schedule) - 1}")
+    shown = asked[len(asked) // 2] if raster_timestep is None else raster_timestep
+    pictures, labels, drawn = jnp.asarray(images_NHWC), jnp.asarray(labels_N), np.uint32(seed)
+    layers = list(jax.eval_shape(partial(_at, model, objective), variables, pictures, labels, 0, drawn)[1])
+    layer = layers[len(layers) // 2] if raster_layer is None and layers else raster_layer
+    if layer not in (layers or [None]):
+        raise InputError(f"raster layer: found {layer!r}, allowed are {', '.join(layers) or 'none'}")
+    terms, rates = _by_timestep(model, objective, variables, pictures, labels, jnp.array(asked), drawn)
+    spikes = _spikes(model, objective, variables, pictures[:1], labels[:1], shown, drawn) if layers else {}
+    raster_TLC = np.asarray(spikes[layer][:, 0, :, :raster_channels], bool) if layer else None
+    terms, rates = ({name: np.asarray(value_S) for name, value_S in values.items()} for values in (terms, rates))
+    return Probe(tuple(asked), terms, rates, layer, shown, raster_TLC)
+
+
+def _noised(schedule, pictures, t, seed):
+    """(x_0, t_N, noise, x_t) of uint8 images at one timestep."""
+    key = jax.random.fold_in(jax.random.key(seed), t)
+    x_0, t_N = images.from_uint8(pictures), jnp.full(len(pictures), t)
+    noise = normal(jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(len(pictures))), x_0)
+    return x_0, t_N, noise, add_noise(schedule, x_0, t_N, noise)
+
+
+def _at(model, objective, variables, pictures, labels, t, seed):
+    """Mean loss terms and firing rates at one timestep."""
+    x_0, t_N, noise, x_t = _noised(objective.schedule, pictures, t, seed)
+    output, sown = model.apply(variables, x_t, t_N, labels, mutable=["spikes"])
+    terms = objective.losses(output, x_0, x_t, t_N, noise)
+    return {name: term.mean() for name, term in terms.items()}, by_layer(sown.get("spikes") or {}, "firing_rate")
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _by_timestep(model, objective, variables, pictures, labels, timesteps, seed):
+    return jax.lax.map(lambda t: _at(model, objective, variables, pictures, labels, t, seed), timesteps)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _spikes(model, objective, variables, pictures, labels, t, seed):
+    """The spikes (T, B, L, C) of every layer of neurons, which sow them only here."""
+
+    def keep(next_method, args, kwargs, context):
+        output, neurons, method = next_method(*args, **kwargs), context.module, context.method_name
+        if not isinstance(neurons, Spiking) or method not in ("rate", "fire"):
+            return output
+        spikes = output
+        if method == "rate":  # The spikes behind it are those of the current repeated; `lif`, as `fire` would be kept too.
+            (current,) = args
+            currents = jnp.broadcast_to(current, (neurons.spiking_steps, *current.shape))
+            spikes, _ = lif(currents, **neurons.constants | kwargs)
+        neurons.sow("spikes", "spikes", spikes.reshape(*spikes.shape[:2], -1, spikes.shape[-1]))
+        return output
+
+    _, t_N, _, x_t = _noised(objective.schedule, pictures, t, seed)
+    with nn.intercept_methods(keep):
+        _, sown = model.apply(variables, x_t, t_N, labels, mutable=["spikes"])
+    return by_layer(sown["spikes"], "spikes", ndim=4)
+
+
+def denoising(
+    model: Network,
+    objective: Objective,
+    variables: Any,
+    labels_B: np.ndarray,
+    sampling: Sampling,
+    *,
+    seed: int,
+    frames: int = 8,
+) -> tuple[np.ndarray, np.ndarray]:
+    """From noise to images: the predicted clean image at evenly chosen steps, the first and last included.
+
+    Returns (images (B, H, W, C), frames (F, B, H, W, C)), uint8, with F = min(frames, steps). The images are those that
+    `sampling.generate` draws first for the same labels and seed.
+    """
+    B = len(labels_B)
+    filled = np.resize(labels_B, -(-B // jax.device_count()) * jax.device_count()).astype(np.int32)
+    sampler = make_sampler(model, objective, sampling, path=True)
+    drawn, path = sampler(variables, filled, np.arange(len(filled), dtype=np.int32), np.uint32(seed))
+    chosen = np.round(np.linspace(0, sampling.steps - 1, min(frames, sampling.steps))).astype(int)
+    return np.asarray(drawn)[:B], np.asarray(path)[chosen, :B]

@@ -1,0 +1,121 @@
+"""The console command: `sdit VERB ...`, also `python -m sdit_jax VERB ...`.
+
+Each verb is a module of this folder. Its docstring is the help text; it defines absl flags and `main`, and optionally REQUIRED,
+the flags that must be set, and ARGUMENT, the name of the positional argument of `main`.
+
+Exit codes: 0 done; 1 training failed; 2 an error in the input, one line on stderr and nothing written; 75 stopped and saved,
+rerun to resume; 130 interrupted.
+"""
+
+import ast
+import importlib
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import jax
+from absl import app, flags
+
+from sdit_jax import memory
+from sdit_jax.errors import InputError, Stopped, TrainingFailed
+from sdit_jax.files import cache_dir
+from sdit_jax.sharding.processes import STOPPED
+
+VERBS = (
+    "train", "sample", "evaluate", "export", "import_release", "prepare", "fit_classifier",
+    "plan", "sweep", "curves", "scaling", "bench",
+)  # fmt: skip
+HELP = ("--help", "-help", "-h", "--helpfull", "help")
+
+
+def main() -> None:
+    """The console command `sdit`."""
+    verb, *rest = sys.argv[1:] or ["--help"]
+    if verb in HELP:
+        print(overview())
+    elif verb not in VERBS:
+        _fail(f"command: found {verb!r}, allowed are {', '.join(VERBS)}", 2)
+    else:
+        sys.argv = [f"sdit {verb}", *rest]
+        run(importlib.import_module(f"sdit_jax.commands.{verb}"))
+
+
+def overview() -> str:
+    """All verbs with the first lines of their help texts."""
+    lines = ["usage: sdit VERB --FLAG=VALUE ...; sdit VERB --help explains a verb", ""]
+    for verb in VERBS:  # Parsed and not imported, which would take seconds.
+        text = ast.get_docstring(ast.parse(Path(__file__).with_name(f"{verb}.py").read_text())) or ""
+        lines.append(f"{verb:16}{text.splitlines()[0]}")
+    return "\n".join(lines)
+
+
+def run(command: ModuleType) -> None:
+    """Parses the flags of a verb's module and calls its `main`.
+
+    Compiled programs are cached in JAX_COMPILATION_CACHE_DIR, by default `compiled` in files.cache_dir(); if empty, not at all.
+    """
+
+    def call(argv):
+        memory.keep_freed()
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+            jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+        logging.getLogger("sdit_jax").setLevel(logging.INFO)
+        try:
+            command.main(*argv[1:])
+        except InputError as error:
+            _fail(error, 2)
+        except TrainingFailed as error:
+            _fail(error, 1)
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            sys.exit(STOPPED)
+        except KeyboardInterrupt:
+            _fail("interrupted", 130)
+
+    app.run(call, flags_parser=lambda argv: _parse(argv, command))
+
+
+def _parse(argv, command):
+    if any(arg in HELP for arg in argv[1:]):
+        print((command.__doc__ or "").strip(), flags.FLAGS.module_help(command), sep="\n")
+        sys.exit(0)
+    argument = getattr(command, "ARGUMENT", None)
+    try:
+        for path in (arg.split("=", 1)[1].split(":")[0] for arg in argv if arg.startswith("--config=")):
+            if not Path(path).is_file():
+                raise InputError(f"--config: no such file {path}")
+        rest = flags.FLAGS(argv)
+        wanted = 2 if argument else 1
+        if len(rest) > wanted:
+            raise InputError(f"{rest[wanted]}: unexpected argument; flags are written --name=value")
+        if len(rest) < wanted:
+            raise InputError(f"{argument}: missing; see --help")
+        for name in getattr(command, "REQUIRED", ()):
+            if not flags.FLAGS[name].present or (name != "config" and not flags.FLAGS[name].value):
+                raise InputError(f"--{name}: missing; see --help")
+        return rest
+    except Exception as error:  # A configuration file is Python and may raise anything.
+        message = (str(error).splitlines() or [""])[-1].removeprefix("sdit_jax.errors.InputError: ")
+        _fail(_unknown_field(str(error), argv) or message or f"--config: {type(error).__name__}", 2)
+
+
+def _unknown_field(message, argv):
+    """A message with the full name of an unknown field, of which ml_collections gives the last part; None for other errors."""
+    name = next(iter(re.findall(r"\w+", message)), "")
+    given = (arg.lstrip("-").split("=")[0] for arg in argv[1:])
+    field = next((arg for arg in given if arg.startswith("config.") and name in arg.split(".")[1:]), None)
+    meant = re.search(r'Did you mean "(\w+)"', message)
+    if field is None or not re.match(r"\W*\w+\W*(\\n|\n|$)", message):
+        return None
+    return f"{field}: unknown field {name!r}" + (f", did you mean {meant[1]!r}?" if meant else "; --dry_run prints all fields")
+
+
+def _fail(error, code):
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,36 @@
+"""Exports trained weights as one .safetensors file.
+
+    sdit export --workdir=runs/digits --out=digits.safetensors
+    sdit export --workdir=runs/digits --out=small.safetensors --weights=raw --dtype=bfloat16
+    sdit sample --workdir=digits.safetensors --out=samples
+
+The file contains its configuration, so that it can be sampled and evaluated alone. The same run gives the same bytes, and they
+contain no path of this machine. An existing file is replaced.
+"""
+
+import logging
+from pathlib import Path
+
+from absl import flags
+
+from sdit_jax import files
+from sdit_jax.errors import InputError
+from sdit_jax.sampling import weights
+from sdit_jax.sampling.run import open_run
+
+WORKDIR = flags.DEFINE_string("workdir", "", "Run folder, .safetensors file, or pretrained:NAME for shipped weights.")
+OUT = flags.DEFINE_string("out", "", "The .safetensors file to write.")
+WEIGHTS = flags.DEFINE_enum("weights", None, ["ema", "raw"], "Averaged (ema) or raw weights; by default ema if there are any.")
+DTYPE = flags.DEFINE_enum("dtype", "float32", weights.DTYPES, "Type that weights are rounded to; they are read as float32.")
+REQUIRED = ("workdir", "out")
+
+
+def main() -> None:
+    out = Path(OUT.value)
+    if out.suffix != weights.SUFFIX or out.is_dir():
+        raise InputError(f"--out: found {out}, must be a {weights.SUFFIX} file")
+    run = open_run(WORKDIR.value, WEIGHTS.value, field="--weights")
+    files.make_folder(out.parent)
+    weights.write(out, run.config, run.variables, weights=run.weights, step=run.step, dtype=DTYPE.value, field="--dtype")
+    logging.getLogger("sdit_jax").info("%s, %s bytes", run.describe_weights, f"{out.stat().st_size:,}")
+    print(out)

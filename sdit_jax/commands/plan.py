@@ -1,0 +1,62 @@
+"""Predicts the cost of a training step on many chips, without running it.
+
+    sdit plan --config=configs/cifar10.py --devices=8 --chip=v5p
+    sdit plan --config=configs/cifar10.py --devices=256 --chip=h100 --config.batch_size=8192 --out=plan.json
+    sdit plan --config=configs/cifar10.py --devices=1 --chip=v5p --weak_scaling
+    sdit plan --config=configs/cifar10.py --devices=64 --chip=v6e --config.mesh.fsdp=8 --config.model.remat=blocks
+
+Prints FLOPs, memory, communication and time of a step, and whether it fits. No data and no accelerator are needed. Any field of
+the configuration is set with --config.FIELD=VALUE; the mesh is config.mesh. Rates of chips are those of their vendors, of which
+programs are assumed to reach a fixed share. sdit_jax/planner documents the model, docs/plan.md how far it has been checked.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from sdit_jax import files
+from sdit_jax.errors import InputError
+from sdit_jax.planner import chips
+from sdit_jax.planner.prediction import advice, predict, weak_scaling
+from sdit_jax.planner.report import describe, table
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file; typed arguments follow a colon.")
+DEVICES = flags.DEFINE_integer("devices", 1, "Number of chips.")
+CHIP = flags.DEFINE_string("chip", "", f"Kind of chip: {', '.join(chips.CHIPS)}.")
+SLICES = flags.DEFINE_integer("slices", 0, "Number of TPU slices or GPU nodes; 0 for the fewest possible.")
+WEAK_SCALING = flags.DEFINE_bool("weak_scaling", False, "Print a table for up to 4,096 chips with the same images per chip.")
+OUT = flags.DEFINE_string("out", "", "JSON file to write.")
+REQUIRED = ("config", "chip")
+
+
+def main() -> None:
+    for name, value, least in (("devices", DEVICES.value, 1), ("slices", SLICES.value, 0)):
+        if value < least:
+            raise InputError(f"--{name}: found {value}, must be at least {least}")
+    out = Path(OUT.value)
+    if OUT.value and (out.is_dir() or not out.parent.is_dir()):
+        raise InputError(f"--out: found {out}, must be a file in a folder that exists")
+    chip = chips.find(CHIP.value, "--chip")
+    prediction = predict(CONFIG.value, chip, DEVICES.value, SLICES.value, ("--devices", "--slices"))
+    rows = weak_scaling(prediction) if WEAK_SCALING.value else []
+    print(describe(prediction))
+    if not prediction.fits:
+        print(f"         {_change(advice(CONFIG.value, chip, DEVICES.value, SLICES.value))}")
+    if rows:
+        print(f"\n{table(rows)}")
+    if OUT.value:
+        found = prediction.to_dict()
+        if rows:
+            found["weak_scaling"] = [row.to_dict() for row in rows]
+        files.write_json(out, found)
+        print(f"\n{out}")
+
+
+def _change(found) -> str:
+    """The result of `advice` as flags."""
+    if found is None:
+        return "no change that was tried makes it fit; use more devices with a larger config.mesh.fsdp, or a smaller network"
+    change, prediction = found
+    arguments = " ".join(f"--config.{field}={value}" for field, value in change.items())
+    return f"to fit: {arguments} ({prediction.memory.total / 1e9:.3g} GB)"

@@ -1,0 +1,36 @@
+"""Trains a diffusion model, or resumes a stopped run.
+
+    sdit train --config=configs/digits.py --workdir=runs/digits
+    sdit train --config=configs/mnist.py:tiny --workdir=runs/mnist --config.data.dir=DATA/mnist
+    sdit train --config=configs/cifar10.py --workdir=runs/cifar10 --config.batch_size=512 --dry_run
+
+--config.FIELD=VALUE sets any field of the configuration; --dry_run prints all of them and writes nothing.
+
+To train one network with many processes, run the same command on every host of a TPU pod or in a Slurm job; elsewhere add
+--coordinator=HOST:PORT --processes=N --process=I. Exit code 75: stopped and saved before the end, rerun to resume.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from sdit_jax.errors import InputError
+from sdit_jax.sampling import weights
+from sdit_jax.sharding import processes
+from sdit_jax.training.loop import train_and_evaluate
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file; typed arguments follow a colon.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Run folder; made if missing, resumed if it contains a run.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the resolved configuration, sizes and durations, and stop.")
+COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; not needed under Slurm and on TPUs.")
+PROCESSES = flags.DEFINE_integer("processes", 0, "Number of processes that must join; 0 accepts any.")
+PROCESS = flags.DEFINE_integer("process", -1, "Index of this process, from 0; needed with --coordinator.")
+REQUIRED = ("config", "workdir")
+
+
+def main() -> None:
+    if weights.find(WORKDIR.value):
+        raise InputError(f"--workdir: found {WORKDIR.value!r}, a file of weights; must be a run folder")
+    processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, prefix="--")
+    train_and_evaluate(CONFIG.value, Path(WORKDIR.value), dry_run=DRY_RUN.value)

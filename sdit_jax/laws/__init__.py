@@ -1,1 +1,0 @@
-"""Floor 7, laws: from finished runs to how the loss falls with parameters, data, compute and spiking steps; their curves."""

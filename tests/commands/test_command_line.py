@@ -1,0 +1,61 @@
+"""The console command: its overview, the help of every verb, and unknown verbs."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdit_jax.commands import command_line
+
+# Flags that the help of a verb must explain.
+SHOWN = {
+    "train": ("config", "workdir", "dry_run"),
+    "sample": ("workdir", "sampler", "guidance"),
+    "evaluate": ("workdir", "samples", "inception"),
+    "export": ("workdir", "dtype"),
+    "import_release": ("checkpoint",),
+    "prepare": ("archives",),
+    "fit_classifier": ("widths",),
+    "plan": ("chip", "slices"),
+    "sweep": ("list", "index", "results"),
+    "curves": ("scalars",),
+    "scaling": ("resamples",),
+    "bench": ("what",),
+}
+FAST = ("train", "sample")
+
+
+def test_the_overview_explains_every_verb_in_a_line(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sdit"])
+    command_line.main()
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(SHOWN)
+    assert all(re.fullmatch(r"\w+ +[A-Z].*\.", line) and len(line) < 100 for line in lines)
+
+
+def test_an_unknown_verb_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sdit", "trian", "--workdir=x"])
+    with pytest.raises(SystemExit) as stop:
+        command_line.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and line.startswith("error: command: found 'trian', allowed are train, sample, ")
+
+
+def test_the_installed_command_prints_the_overview():
+    console = shutil.which("sdit", path=Path(sys.executable).parent)
+    if console is None:
+        pytest.skip("the package is not installed")
+    done = subprocess.run([console], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, command_line.overview() + "\n")
+
+
+@pytest.mark.parametrize("verb", [verb if verb in FAST else pytest.param(verb, marks=pytest.mark.slow) for verb in SHOWN])
+def test_help_shows_examples_and_flags(small, verb):
+    done = small.run(verb, "--help", preset=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"    sdit {verb} " in done.stdout
+    for flag in SHOWN[verb]:
+        assert re.search(rf"^ +--(\[no\])?{flag}: \S", done.stdout, flags=re.M), flag

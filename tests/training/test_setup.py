@@ -1,0 +1,88 @@
+"""Set-up: mistakes are found before anything is written, and every loader trains the same network."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdit_jax.errors import InputError
+from sdit_jax.training.loop import train_and_evaluate
+from sdit_jax.training.setup import check_same_run, make_setup
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorBoard warn about their own affairs.
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """A folder of ten classes with three grey pictures each."""
+    monkeypatch.setenv("SDIT_JAX_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for i in range(30):
+        path = tmp_path / "pictures" / str(i % 10) / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (12, 11), np.uint8)).save(path)
+    return tmp_path / "pictures"
+
+
+def test_the_description_names_the_data(small, pictures):
+    config = small.config(data__name=f"folder:{pictures}", data__margin=2, data__flip=True)
+    setup = make_setup(config)
+    assert f"folder:{pictures} train: 30 images of (10, 10, 1), in memory\n" in setup.describe()
+    assert setup.loader(0)["image"].shape == (16, 8, 8, 1)
+    config.data.memory_GiB = 0.0
+    assert "30 images of (10, 10, 1), decoded while training\n" in make_setup(config).describe()
+
+
+def test_the_abstract_state_is_that_of_the_first_step(small):
+    setup = make_setup(small.config())
+    state, abstract = setup.new_state(), setup.abstract_state()
+    assert jax.tree.structure(state) == jax.tree.structure(abstract)
+    for leaf, expected in zip(jax.tree.leaves(state), jax.tree.leaves(abstract), strict=True):
+        assert (leaf.shape, leaf.dtype) == (expected.shape, expected.dtype)
+        assert leaf.sharding.is_equivalent_to(expected.sharding, leaf.ndim)
+
+
+def test_a_run_of_an_earlier_version_is_the_same_run(small, tmp_path):
+    """Its configuration lacks younger fields and has old names for others."""
+    config = small.config()
+    saved = config.to_dict()
+    saved["model"]["timesteps"] = saved["model"].pop("spiking_steps")
+    del saved["model"]["name"], saved["data"]["margin"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    check_same_run(config, tmp_path)
+    saved["data"]["flip"] = True
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(InputError, match="config.data.flip: found False, the run in .* has True"):
+        check_same_run(config, tmp_path)
+
+
+def test_a_run_may_change_its_loader_and_trains_the_same_network(small, pictures, tmp_path):
+    changes = {"data__name": f"folder:{pictures}", "data__margin": 2, "data__flip": True}
+    straight = train_and_evaluate(small.config(**changes), tmp_path / "straight")
+    train_and_evaluate(small.config(**changes, data__memory_GiB=0.0, duration="2 steps"), tmp_path / "changed")
+    changed = train_and_evaluate(small.config(**changes, data__resident="always"), tmp_path / "changed")
+    for ours, theirs in zip(jax.tree.leaves(straight), jax.tree.leaves(changed), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"data__name": "folder:{pictures}/1"}, "config.model.num_classes: found 10, folder:.* has 1"),
+        ({"data__name": "folder:{pictures}", "data__split": "test"}, "config.data.split: found 'test', .* has train"),
+        ({"data__name": "tfds:mnist", "data__dir": "{pictures}"}, "tfds:mnist is not prepared in .*sdit_jax prepare mnist"),
+        ({"data__name": "npz:{pictures}/0/0.png"}, ".*0.png: not a .npz file"),
+        ({"data__name": "folder:{pictures}", "data__resize": "sinc"}, "config.data.resize: found 'sinc', allowed are bilinear"),
+        ({"data__resident": "sometimes"}, "config.data.resident: found 'sometimes', allowed are auto"),
+        ({"data__margin": -1}, "config.data.margin: found -1"),
+        ({"data__name": "cifar10"}, "config.data.dir: empty"),
+    ],
+)
+def test_a_mistake_in_the_data_is_one_line_and_writes_nothing(small, pictures, tmp_path, changes, message):
+    changes = {name: value.format(pictures=pictures) if isinstance(value, str) else value for name, value in changes.items()}
+    with pytest.raises(InputError, match=f"^(config.data.name: )?{message}") as error:
+        train_and_evaluate(small.config(**changes), tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
