@@ -71,9 +71,10 @@ def results(equation: JaxprEqn, inputs: Sequence[Array]) -> list[Array]:
 
 
 def contraction(equation: JaxprEqn, lhs: Array, rhs: Array) -> tuple[Array, Array, frozenset[str]]:
-    """The operands of a dot or convolution, with the labels of axes that are multiplied together made equal, and those labels
+    """(lhs, rhs, labels that are summed over) of a dot or convolution.
 
-    that are summed over: a device that holds a part of such an axis has a part of the sum.
+    Axes that are multiplied together get the same label. A device that holds a part of an axis that is summed over has a part
+    of the sum.
     """
     if equation.primitive.name == "dot_general":
         (sum_l, sum_r), (batch_l, batch_r) = equation.params["dimension_numbers"]

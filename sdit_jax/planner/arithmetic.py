@@ -61,9 +61,10 @@ def training_program(
 
 @dataclasses.dataclass(frozen=True)
 class Arithmetic:
-    """One device's share of a step: FLOPs of its products, and bytes of activations, of weights and their gradients, and of the
+    """One device's share of a step: FLOPs of its products, and bytes that it moves.
 
-    optimizer's updates. `spared` FLOPs are those of products that are the same for all images, and so are done once.
+    Bytes are those of activations, of weights and their gradients, and of the optimizer's updates. `spared` are the FLOPs that
+    products which are the same for all images, and so are done once, do not repeat.
     """
 
     flops: float

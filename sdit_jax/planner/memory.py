@@ -85,9 +85,9 @@ def on_device(tree: Any, layout: Any) -> int:
 def residuals(
     model: Network, objective: Objective, variables: Any, images: int, mesh: Mesh | AbstractMesh
 ) -> tuple[int, Program]:
-    """Bytes on one device that autodiff keeps between the loss of some images and its gradient, besides parameters and images;
+    """Bytes that one device keeps between the loss of some images and its gradient, and the program of that loss.
 
-    and the program of that loss.
+    Parameters and images are not included.
     """
 
     def backward(variables, examples):

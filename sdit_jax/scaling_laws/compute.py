@@ -18,9 +18,9 @@ class Cost(NamedTuple):
 
 @functools.cache
 def cost(model: Network) -> Cost:
-    """Training takes 6 FLOPs per multiply-accumulate of a forward pass, WKV included: 2 for the product, and as many for the
+    """Training takes 6 FLOPs per multiply-accumulate of a forward pass, WKV included.
 
-    gradients of its inputs and of its weights. Neurons have no multiply-accumulates.
+    They are 2 for the product, and as many for the gradients of its inputs and of its weights. Neurons multiply nothing.
     """
     params = jax.eval_shape(lambda: initial_variables(model, 0))["params"]
     return Cost(sum(leaf.size for leaf in jax.tree.leaves(params)), 6 * forward(model).macs)
