@@ -133,7 +133,7 @@ def test_a_notice_to_one_stops_both_at_the_same_step_with_the_exit_code_for_agai
 def test_a_process_too_many_is_refused_at_once(small, tmp_path):
     done = small.run("train", f"--workdir={tmp_path / 'run'}", "--coordinator=localhost:1", "--processes=2", "--process=2")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "error: --process: found 2, must be in 0..1, as --processes is 2"
+    assert done.stderr.splitlines()[-1] == "error: --process: found 2, allowed are 0..1"
     assert not (tmp_path / "run").exists()
 
 
