@@ -6,8 +6,8 @@ A neuron without leak, with soft reset and threshold 1, that starts at 1/2 and r
       = sum over d = 1..T of 1[T c >= d - 1/2]
 
 `spike_rate` computes the rate at once, for training and sampling; `spike_train` steps the neuron by `ops.lif`, as a chip would.
-Both have equal counts unless a membrane lies within rounding of the threshold. `signed` neurons are two of these, one driven by c
-and one by -c, whose spikes are +1 and -1: the counts are -T..T.
+Both have equal counts unless a membrane lies within rounding of the threshold. `signed` neurons are two of these, one driven
+by c and one by -c, whose spikes are +1 and -1: the counts are -T..T.
 
 The gradient replaces each step function of the sum by a surrogate,
 
@@ -62,7 +62,7 @@ def spike_train(
 
     Args:
       currents_T___: input currents, spiking steps first.
-      v: the membrane before the first step, as it was returned; None starts at 1/2. With `signed` it holds two, stacked in front.
+      v: the membrane before the first step, as it was returned; None starts at 1/2. With `signed` there are two, stacked.
       signed, surrogate, surrogate_slope: as for `spike_rate`; the gradient is that of `ops.lif`.
     """
     currents = jnp.stack([currents_T___, -currents_T___], 1) if signed else currents_T___
@@ -93,5 +93,9 @@ def _derivative(steps, signed, surrogate, slope, current):
         return ((current >= (-1 if signed else 0)) & (current <= 1)).astype(current.dtype)
     bump, levels = DERIVATIVES[surrogate][0], steps * current
     at = [d - START for d in range(1, steps + 1)]
-    ups = sum(bump(levels - level, slope) for level in at)
-    return ups + sum(bump(-levels - level, slope) for level in at) if signed else ups
+    gradient = jnp.zeros_like(current)
+    for level in at:
+        gradient += bump(levels - level, slope)
+        if signed:
+            gradient += bump(-levels - level, slope)
+    return gradient

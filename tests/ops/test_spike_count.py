@@ -1,4 +1,4 @@
-"""Counts of spikes against their definition in numpy, against stepped neurons of ours and of spikingjelly, and their gradients."""
+"""Counts of spikes against their definition in numpy and against stepped neurons, ours and spikingjelly's; gradients."""
 
 import jax
 import jax.numpy as jnp
