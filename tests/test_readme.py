@@ -1,10 +1,14 @@
 """The console commands and the Python example of README and docs run and print what is shown; every link has a target."""
 
+import ast
+import functools
+import importlib
 import os
 import re
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -67,6 +71,36 @@ def test_every_picture_and_file_that_a_page_names_is_there(page):
     assert [name for name in names if not (page.parent / name).exists()] == []
     commands = re.findall(r"(?<![\w/])(?:configs|launch)/\w+\.\w+", text)
     assert [name for name in commands if not (ROOT / name).exists()] == []
+    code = re.findall(r"`((?:\w+/)*[a-z_]+\.py)`", text)
+    assert [name for name in code if not ((ROOT / name).exists() or (ROOT / "sdit_jax" / name).exists())] == []
+    assert re.findall(r"@\w+@|TODO|FIXME|XXX", text) == []
+
+
+def is_in_the_package(name):
+    """Whether a dotted name below sdit_jax is a module, or something in one."""
+    parts = name.split(".")
+    for i in range(len(parts), 0, -1):
+        with suppress(ModuleNotFoundError):
+            found = importlib.import_module(".".join(["sdit_jax", *parts[:i]]))
+            return functools.reduce(lambda value, part: getattr(value, part, None), parts[i:], found) is not None
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_and_functions_that_a_page_names_are_in_the_package(page):
+    from sdit_jax.config import default_config, flattened
+
+    fields = flattened(default_config({}))
+    rooms = {path.stem for path in (ROOT / "sdit_jax").iterdir()} - {"config"}  # Its fields: below.
+    named = re.findall(r"`(?:sdit_jax\.)?([a-z_]+(?:\.\w+)+)(?:\([^`]*\))?`", page.read_text())
+    named = [name for name in named if name.split(".")[0] in rooms and not name.endswith((".py", ".jsonl", ".html"))]
+    assert [name for name in named if name not in fields and not is_in_the_package(name)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_that_a_page_shows_can_be_parsed(page):
+    for example in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        ast.parse(example)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -8,11 +8,13 @@ rerun to resume; 130 interrupted.
 """
 
 import ast
+import contextlib
 import importlib
 import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -79,6 +81,19 @@ def run(command: ModuleType) -> None:
             _fail("interrupted", 130)
 
     app.run(call, flags_parser=lambda argv: _parse(argv, command))
+
+
+@contextlib.contextmanager
+def flags_named(**names: str) -> Iterator[None]:
+    """Within it, an InputError that names a field of config.data names the flag which holds that value instead.
+
+    with flags_named(name="--reference", dir="--data_dir"): ...
+    """
+    try:
+        yield
+    except InputError as error:
+        message = re.sub(r"\bconfig\.data\.(\w+)", lambda found: names.get(found[1], found[0]), str(error))
+        raise type(error)(message) from None
 
 
 def _parse(argv, command):

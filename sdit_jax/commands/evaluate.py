@@ -18,13 +18,14 @@ from absl import flags
 from tqdm import tqdm
 
 from sdit_jax import config, files
+from sdit_jax.commands.command_line import flags_named
 from sdit_jax.diffusion.samplers import SAMPLERS
 from sdit_jax.errors import InputError
 from sdit_jax.metrics.evaluate import evaluate
 from sdit_jax.metrics.features import DISTANCES, classifier_of, make_extractor
 from sdit_jax.metrics.reference import check_comparable, load_references
 from sdit_jax.report import write_report
-from sdit_jax.report.build import build_report, energy_of
+from sdit_jax.report.build import build_report, operations_of
 from sdit_jax.sampling.generate import Sampling
 from sdit_jax.sampling.run import Run, open_run
 from sdit_jax.sampling.samples import Samples, draw, read_samples
@@ -72,19 +73,20 @@ def _evaluate_run(run: Run) -> None:
         raise InputError(f"--reference: missing; {WORKDIR.value} does not say what it was trained on")
     own = name == data.name
     directory, split = DATA_DIR.value or (data.dir if own else ""), data.split if own else "train"
-    references = _references(name, directory, (split, "test"), run.model.image_size, data.resize)
+    with flags_named(name="--reference", dir="--data_dir"):
+        references = load_references(name, directory, (split, "test"), run.model.image_size, data.resize)
     extractors = _extractors(name, N.value, "--n", references, run.model.channels)
     against = "" if own else f"_against_{_plain(name)}"
     how = f"{SAMPLER.value}{STEPS.value}_guidance{GUIDANCE.value:g}_n{N.value}_seed{SEED.value}{against}"
     out = Path(OUT.value or Path(WORKDIR.value, "evaluation", f"step{run.step}_{run.weights}_{how}"))
-    energy = energy_of(run, references[split], sampling)
+    energy, neurobench = operations_of(run, references[split], sampling)
     files.make_folder(out)
     with files.exclusive(out, "evaluates into this folder"):
         samples = draw(
             run, out, n=N.value, sampling=sampling, seed=SEED.value, batch_size=BATCH_SIZE.value,
             progress=lambda batches: _progress(batches, "samples"),
         )  # fmt: skip
-        _write(out, samples, extractors, references, name, run if own else None, energy)
+        _write(out, samples, extractors, references, name, run if own else None, energy, neurobench)
 
 
 def _evaluate_file(samples: Samples) -> None:
@@ -93,35 +95,27 @@ def _evaluate_file(samples: Samples) -> None:
     H, W, C = samples.images.shape[1:]
     if H != W:
         raise InputError(f"{SAMPLES.value}: found images of {H}x{W}, must be square")
-    references = _references(REFERENCE.value, DATA_DIR.value, ("train", "test"), H)
+    with flags_named(name="--reference", dir="--data_dir"):
+        references = load_references(REFERENCE.value, DATA_DIR.value, ("train", "test"), H)
     extractors = _extractors(REFERENCE.value, len(samples.images), SAMPLES.value, references, C)
     out = Path(OUT.value or Path(SAMPLES.value).with_name(f"{Path(SAMPLES.value).stem}_against_{_plain(REFERENCE.value)}"))
     files.make_folder(out)
     with files.exclusive(out, "evaluates into this folder"):
-        _write(out, samples, extractors, references, REFERENCE.value, None, None)
+        _write(out, samples, extractors, references, REFERENCE.value, None, None, None)
 
 
-def _write(out, samples, extractors, references, source, run, energy):
+def _write(out, samples, extractors, references, source, run, energy, neurobench):
     (out / "report.html").unlink(missing_ok=True)  # Outdated from here on.
     evaluation = evaluate(samples, extractors, references, source, with_yardsticks=YARDSTICKS.value, progress=_progress)
-    evaluation.save(out / "evaluation.json", protocol=samples.protocol, energy=energy)
+    evaluation.save(out / "evaluation.json", protocol=samples.protocol, energy=energy, neurobench=neurobench)
     print(evaluation.table())
     if energy:
         print(energy["summary"])
     print(out / "evaluation.json")
     if REPORT.value:
-        write_report(out / "report.html", build_report(samples, evaluation, references, run, energy))
+        shown = energy and energy | {"neurobench": neurobench}
+        write_report(out / "report.html", build_report(samples, evaluation, references, run, shown))
         print(out / "report.html")
-
-
-def _references(name, *arguments):
-    """Real images by split. The fields in messages are renamed to the flags of this command."""
-    try:
-        return load_references(name, *arguments)
-    except InputError as error:
-        raise InputError(
-            str(error).replace("config.data.name", "--reference").replace("config.data.dir", "--data_dir")
-        ) from None
 
 
 def _extractors(source, n, field, references, channels):

@@ -18,7 +18,7 @@ from sdit_jax.training.setup import total_steps
 LOSSES = ("evaluation/ema/loss/test", "evaluation/raw/loss/test", "loss")
 MUST_AGREE = (
     "data.name", "data.split", "model.image_size", "model.channels", "diffusion.schedule", "diffusion.timesteps",
-    "diffusion.prediction", "diffusion.loss_space", "diffusion.min_snr",
+    "diffusion.prediction", "diffusion.loss", "diffusion.loss_space", "diffusion.min_snr",
 )  # fmt: skip
 MUST_AGREE_IN_TRAINING = ("diffusion.distribution",)  # Held-out losses are evaluated at the same timesteps for all runs.
 STUDIED = ("model.width", "model.depth", "model.spiking_steps", "duration")

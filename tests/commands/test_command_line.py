@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from sdit_jax.commands import command_line
+from sdit_jax.data import sources
+from sdit_jax.errors import InputError, NoSuchSplit
 
 # Flags that the help of a verb must explain.
 SHOWN = {
@@ -44,6 +46,20 @@ def test_an_unknown_verb_is_one_line(capsys, monkeypatch):
     assert stop.value.code == 2 and line.startswith("error: command: found 'trian', allowed are train, sample, ")
 
 
+@pytest.mark.parametrize(
+    "name, split, kind, message",
+    [
+        ("mnist", "train", InputError, "--data_dir: empty; set it to the folder that holds the original files of mnist"),
+        ("minst", "train", InputError, f"--reference: found 'minst', allowed are {sources.ALLOWED}"),
+        ("digits", "valid", NoSuchSplit, "config.data.split: found 'valid', digits has train, test"),
+    ],
+)
+def test_an_error_in_a_field_of_the_data_names_the_flag_that_holds_it(name, split, kind, message):
+    with pytest.raises(kind) as error, command_line.flags_named(name="--reference", dir="--data_dir"):
+        sources.load(name, split, "")
+    assert str(error.value) == message
+
+
 def test_the_installed_command_prints_the_overview():
     console = shutil.which("sdit", path=Path(sys.executable).parent)
     if console is None:
@@ -54,7 +70,7 @@ def test_the_installed_command_prints_the_overview():
 
 @pytest.mark.parametrize("verb", [verb if verb in FAST else pytest.param(verb, marks=pytest.mark.slow) for verb in SHOWN])
 def test_help_shows_examples_and_flags(small, verb):
-    done = small.run(verb, "--help", preset=False)
+    done = small.run(verb, "--help", preset=False, forked=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"    sdit {verb} " in done.stdout
     for flag in SHOWN[verb]:

@@ -28,6 +28,9 @@ def test_a_run_is_evaluated_with_a_report_and_not_drawn_twice(small, trained, tm
     assert all(set(PROTOCOL) <= set(record) for record in stored["values"])
     assert distances[0]["weights"] == "ema" and distances[0]["ema_half_life_images"] == 100 and distances[0]["step"] == 4
     assert stored["energy"]["per_image"]["forward_passes"] == 2
+    neurobench = stored["neurobench"]
+    assert neurobench["SynapticOperations"]["Effective_ACs"] == 0 and 0 < neurobench["ActivationSparsity"] < 1
+    assert neurobench["MembraneUpdates"] == stored["energy"]["neuron_updates"] > 0 and neurobench["Footprint"] > 0
     page = (tmp_path / "report.html").read_text()
     for section in ("From noise to image", "Nearest training images", "Firing rates", "Energy", "Protocol"):
         assert section in page

@@ -93,6 +93,12 @@ def test_incomparable_losses_are_an_error_and_other_differing_fields_are_named(f
     folder("c", {"diffusion.schedule": "linear"})
     with pytest.raises(InputError, match="config.diffusion.schedule is cosine and linear"):
         collect(path)
+    shutil.rmtree(path / "c")
+    folder("huber", {"diffusion.loss": "pseudo_huber"}, {TEST: 0.3})
+    folder("mse", scalars={TEST: 0.2})
+    for loss in ("loss", TEST):
+        with pytest.raises(InputError, match="config.diffusion.loss is mse and pseudo_huber"):
+            collect(path, loss=loss)
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path, folder):

@@ -14,7 +14,7 @@ from sdit_jax.data.datasets import CHUNK, Examples, checked_labels
 from sdit_jax.data.sources import pictures
 from sdit_jax.errors import InputError
 
-OFFLINE = ("mnist", "fashion_mnist", "cifar10")  # Made by `python -m sdit_jax prepare`.
+OFFLINE = ("mnist", "fashion_mnist", "cifar10")  # Made by `sdit prepare`.
 
 
 class Prepared(Examples):
@@ -109,7 +109,7 @@ def find(name: str, directory: str | Path) -> Path:
     if there:
         raise InputError(f"config.data.name: found 'tfds:{name}', {root / path} has {', '.join(sorted(set(there)))}")
     if path in OFFLINE:
-        how = f"python -m sdit_jax prepare {path} makes it" + (f", with output folder {directory}" if str(directory) else "")
+        how = f"sdit prepare {path} makes it" + (f", with output folder {directory}" if str(directory) else "")
     else:
         how = "prepare it there with tensorflow-datasets in the file format array_record"
     raise InputError(f"config.data.name: tfds:{name} is not prepared in {root}; {how}")

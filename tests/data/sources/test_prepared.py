@@ -132,11 +132,7 @@ def test_a_data_set_without_images_is_refused(tmp_path):
         ("mnist", "val", "config.data.split: found 'val', tfds:mnist has train, test, and parts such as train[:1000]"),
         ("mnist", "train[:", "config.data.split: found 'train[:', tfds:mnist has train, test"),
         ("mnist", "train[:0]", "config.data.split: found 'train[:0]'"),
-        (
-            "cifar10",
-            "train",
-            "is not prepared in {folder}; python -m sdit_jax prepare cifar10 makes it, with output folder {folder}",
-        ),
+        ("cifar10", "train", "is not prepared in {folder}; sdit prepare cifar10 makes it, with output folder {folder}"),
         ("imagenet2012", "train", "tfds:imagenet2012 is not prepared in {folder}; prepare it there"),
         ("mnist:3.0.0", "train", "found 'tfds:mnist:3.0.0', {folder}/mnist has 3.0.1"),
         ("", "train", "found 'tfds:', must be tfds:NAME"),
@@ -154,7 +150,7 @@ def test_the_default_folder_is_that_of_the_library(stand_in, monkeypatch, tmp_pa
     monkeypatch.setenv("TFDS_DATA_DIR", str(folder))
     np.testing.assert_array_equal(sources.load("tfds:mnist", "test", "").images, splits["test"].images)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
-    with pytest.raises(InputError, match="not prepared in .*none; python -m sdit_jax prepare mnist makes it"):
+    with pytest.raises(InputError, match="not prepared in .*none; sdit prepare mnist makes it"):
         sources.load("tfds:mnist", "test", "")
 
 
