@@ -5,11 +5,14 @@ from pathlib import Path
 
 CACHE = Path("~/.cache/sdit_jax/tests").expanduser()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("NPROC", "16")  # At least twice the virtual devices, or their collectives can hang on two cores.
 
 import importlib.util  # noqa: E402
+import json  # noqa: E402
 import math  # noqa: E402
+import select  # noqa: E402
+import signal  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 from types import SimpleNamespace  # noqa: E402
@@ -22,6 +25,18 @@ SMALL = {
     "model.width": 8, "optimizer.schedule": "constant", "optimizer.warmup": "0 steps", "ema.half_life": 100.0,
     "duration": "4 steps", "log.every": "1 steps", "checkpoint.every": "2 steps", "checkpoint.keep": 3, "samples.steps": 1,
 }  # fmt: skip
+
+
+# Tests of a minute and more: they start first, and the short ones fill both workers up to the end.
+LONG = (
+    "training/test_meshes.py", "test_quickstart.py", "training/test_processes.py", "planner/test_memory.py", "test_readme.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Long tests first; the tests of a file stay together, as they share fixtures."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
 
 
 def _config(**changes):
@@ -41,18 +56,39 @@ def _command(verb, *flags, preset=True):
     return [sys.executable, "-m", "sdit_jax", verb, *map(str, flags)]
 
 
-def _run(verb, *flags, preset=True, **environment):
-    """Runs a command in the repository's root; the result holds returncode, stdout and stderr."""
-    environment = os.environ | environment
-    return subprocess.run(
-        _command(verb, *flags, preset=preset),
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+class _Commands:
+    """Runs commands in the repository's root, in forks of one process (see forking.py) or in processes of their own."""
+
+    def __init__(self, folder):
+        self.folder, self.server = folder, None
+
+    def run(self, verb, *flags, preset=True, forked=True, timeout=300, **environment):
+        """The result has returncode, stdout and stderr. Variables that JAX reads when it is imported need `forked=False`."""
+        command, environment = _command(verb, *flags, preset=preset), os.environ | environment
+        if forked:
+            return self._fork(command, environment, timeout)
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+
+    def _fork(self, command, environment, timeout):
+        if self.server is None:
+            server, pipe = [sys.executable, str(ROOT / "tests" / "forking.py")], subprocess.PIPE
+            with (self.folder / "log").open("w") as log:
+                self.server = subprocess.Popen(server, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=log, bufsize=0)
+        out, err = self.folder / "out", self.folder / "err"
+        request = {"environment": environment, "folder": str(ROOT), "out": str(out), "err": str(err)}
+        self.server.stdin.write((json.dumps(request | {"arguments": command[3:]}) + "\n").encode())
+        process = int(self.server.stdout.readline())
+        if not select.select([self.server.stdout], [], [], timeout)[0]:
+            os.kill(process, signal.SIGKILL)
+            self.server.stdout.readline()
+            raise subprocess.TimeoutExpired(command, timeout, out.read_text(), err.read_text())
+        code = int(self.server.stdout.readline())
+        return subprocess.CompletedProcess(command, code, out.read_text(), err.read_text())
+
+    def close(self):
+        if self.server is not None:
+            with self.server:  # Closes its stdin, and waits for it to end.
+                pass
 
 
 def _program_macs(jaxpr):
@@ -79,9 +115,11 @@ def program_macs():
 
 
 @pytest.fixture(scope="session")
-def small():
+def small(tmp_path_factory):
     """The smallest real run: small.config(**changes), small.command(verb, *flags), small.run(verb, *flags)."""
-    return SimpleNamespace(config=_config, command=_command, run=_run, root=ROOT)
+    commands = _Commands(tmp_path_factory.mktemp("commands"))
+    yield SimpleNamespace(config=_config, command=_command, run=commands.run, root=ROOT)
+    commands.close()
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,11 @@ from flax.traverse_util import flatten_dict
 
 from sdit_jax import config as fields
 from sdit_jax.analysis.energy import measure_energy
+from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.errors import InputError
 from sdit_jax.sampling.run import open_run
+from sdit_jax.training.loop import train_and_evaluate
+from sdit_jax.training.setup import make_setup
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SAVED = Path(__file__).parent / "saved"
@@ -57,22 +60,36 @@ def test_renamed_and_younger_fields_are_filled_in(workdir):
         fields.validate(fields.load(workdir))
 
 
-def test_a_saved_run_resumes_to_the_state_that_the_old_code_reached(workdir, expected):
-    """To the bit on the machine that wrote it; rounding of products differs between processors."""
-    from sdit_jax.training.loop import train_and_evaluate
-
-    config = fields.load(workdir)
-    config.duration = "8 steps"
-    state = train_and_evaluate(config, workdir)
-    assert int(state.step) == 8
+def flat(state):
+    """Parameters, average and optimizer of a state by name, as expected.npz has them."""
     found = {f"params/{name}": leaf for name, leaf in flatten_dict(state.variables["params"], sep="/").items()}
     found |= {f"ema/{name}": leaf for name, leaf in flatten_dict(state.ema["params"], sep="/").items()}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.optimizer):
         found[f"optimizer{jax.tree_util.keystr(path)}"] = leaf
-    assert {f"step8/{name}" for name in found} == {name for name in expected if name.startswith("step8/")}
-    differing = [name for name, leaf in found.items() if not np.array_equal(leaf, expected[f"step8/{name}"])]
-    for name in differing:  # Another processor.
-        np.testing.assert_allclose(found[name], expected[f"step8/{name}"], rtol=1e-3, atol=2e-5, err_msg=name)
+    return {f"step8/{name}": np.asarray(leaf) for name, leaf in found.items()}
+
+
+def test_a_saved_run_resumes_to_the_state_that_the_old_code_reached(workdir, expected):
+    """To the bit on the machine that wrote it; rounding of products differs between processors, and with it single spikes.
+
+    Where a gradient vanishes, Adam divides its rounding by itself. So another processor may be off by 0.5 % of the way from
+    step 4 to step 8, over all parameters (an Intel Xeon with AMX: 0.25 %).
+    """
+    config = fields.load(workdir)
+    with Checkpoints(workdir) as checkpoints:
+        before = flat(checkpoints.restore(like=make_setup(config).abstract_state()))
+    config.duration = "8 steps"
+    state = train_and_evaluate(config, workdir)
+    found = flat(state)
+    assert int(state.step) == 8
+    assert set(found) == {name for name in expected if name.startswith("step8/")}
+    for group in ("params", "ema", "optimizer"):
+        names = [name for name in found if name.startswith(f"step8/{group}") and found[name].dtype.kind == "f"]
+        distance = lambda others, names=names: sum(np.square(others[name] - expected[name]).sum() for name in names) ** 0.5
+        assert distance(found) <= 5e-3 * distance(before), group
+    for name in found:
+        if found[name].dtype.kind != "f":
+            np.testing.assert_array_equal(found[name], expected[name])
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmpp_2m", "dpmpp_2m_sde"])

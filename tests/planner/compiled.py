@@ -14,6 +14,9 @@ from sdit_jax.training import optimizer
 from sdit_jax.training.state import create
 from sdit_jax.training.step import empty_averages, make_train_step
 
+# The compiler assigns memory and places collectives before it generates code, which takes most of its time at full effort.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
 
 def configuration(fields):
     """That of MNIST at width 64, with fields changed."""
@@ -42,7 +45,7 @@ def compiled(config):
         lambda variables, batch: empty_averages(model, objective, variables, batch), state.variables, batch
     )
     step = make_train_step(model, objective, tx, rate, config, sharding.make_mesh(config.mesh))
-    return step.lower(state, averages, batch).compile()
+    return step.lower(state, averages, batch).compile(compiler_options=QUICK)
 
 
 def allocated(program):

@@ -22,6 +22,8 @@ MESHES = ((8, 1, 1), (1, 8, 1), (4, 2, 1), (2, 2, 2))
 WIDTH = 64  # The smallest with arrays large enough to be split over fsdp.
 RUNS = [("gelu", mesh) for mesh in MESHES] + [("lif", MESHES[-1])]
 NEAR = {"gelu": 1e-5, "lif": 5e-3}  # Largest distance of the weights, relative to their norm.
+# The compiler divides the work over devices before it generates code, which at full effort takes minutes.
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorBoard warn about their own affairs.
 
@@ -42,8 +44,17 @@ def config_of(make, mesh, neuron="lif"):
     return make(model__width=WIDTH, model__neuron=neuron, **sized(mesh))
 
 
-def in_this_process(make, folder):
-    """Trains on every mesh, then restores the checkpoint of the last one on every other. Needs 8 devices."""
+def on_one_device(make, folder):
+    """Trains without a mesh."""
+    from sdit_jax.training.loop import train_and_evaluate
+
+    assert jax.device_count() == 1
+    states = {neuron: train_and_evaluate(config_of(make, (1, 1, 1), neuron), folder / neuron) for neuron in NEAR}
+    np.savez(folder / "one.npz", **{neuron: flat((state.params, state.ema)) for neuron, state in states.items()})
+
+
+def on_eight_devices(make, folder):
+    """Trains on every mesh, then restores the checkpoint of the last one on every other."""
     from sdit_jax.checkpoint import Checkpoints
     from sdit_jax.training.loop import train_and_evaluate
     from sdit_jax.training.setup import make_setup
@@ -66,19 +77,20 @@ def in_this_process(make, folder):
 def test_every_mesh_trains_as_one_device_does_and_restores_any_checkpoint_to_the_bit(small, tmp_path):
     """One test, because the runs that it compares take minutes to compile."""
     from sdit_jax.checkpoint import Checkpoints
-    from sdit_jax.training.loop import train_and_evaluate
+    from sdit_jax.training.setup import make_setup
 
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "NPROC": "16"}
-    done = subprocess.run(
-        [sys.executable, __file__, tmp_path], env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    trained = np.load(tmp_path / "trained.npz")
-    one = {neuron: train_and_evaluate(config_of(small.config, (1, 1, 1), neuron), tmp_path / neuron) for neuron in NEAR}
+    for devices in (1, 8):
+        environment = {"XLA_FLAGS": f"{QUICK} --xla_force_host_platform_device_count={devices}", "NPROC": "16"}
+        done = subprocess.run(
+            [sys.executable, __file__, str(devices), tmp_path],
+            env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    trained, one = np.load(tmp_path / "trained.npz"), np.load(tmp_path / "one.npz")
     for neuron, mesh in RUNS:
         name = named(neuron, mesh)
         # Over all parameters: where a gradient vanishes, Adam divides its rounding by itself.
-        ours = flat((one[neuron].params, one[neuron].ema))
+        ours = one[neuron]
         assert np.linalg.norm(ours - trained[name]) < NEAR[neuron] * np.linalg.norm(ours), name
         folders = tmp_path / neuron, tmp_path / name
         lines = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in folders]
@@ -86,9 +98,10 @@ def test_every_mesh_trains_as_one_device_does_and_restores_any_checkpoint_to_the
             for scalar in ("loss", "gradient_norm"):
                 np.testing.assert_allclose(here[scalar], there[scalar], rtol=NEAR[neuron], err_msg=f"{name}: {scalar}")
 
+    like = make_setup(config_of(small.config, (1, 1, 1))).abstract_state()
     with Checkpoints(tmp_path / "lif-2x2x2") as checkpoints:
-        found = checkpoints.restore(like=one["lif"])
-        _, weights = checkpoints.restore_weights("ema", one["lif"].variables)
+        found = checkpoints.restore(like=like)
+        _, weights = checkpoints.restore_weights("ema", like.variables)
     np.testing.assert_array_equal(flat((found.params, found.ema)), trained["lif-2x2x2"])
     np.testing.assert_array_equal(flat((found.params, weights)), trained["lif-2x2x2"])
 
@@ -97,4 +110,4 @@ if __name__ == "__main__":
     file = importlib.util.spec_from_file_location("conftest", ROOT / "tests" / "conftest.py")
     conftest = importlib.util.module_from_spec(file)
     file.loader.exec_module(conftest)
-    in_this_process(conftest._config, Path(sys.argv[1]))
+    {"1": on_one_device, "8": on_eight_devices}[sys.argv[1]](conftest._config, Path(sys.argv[2]))
