@@ -7,15 +7,21 @@ the release and what each change was worth. Its weights are shipped as `pretrain
 
     sdit train --config=configs/small.py --workdir=runs/small --config.data.dir=DATA/mnist
     sdit train --config=configs/small.py:fashion_mnist --workdir=runs/fashion --config.data.dir=DATA/fashion-mnist
+    sdit train --config=configs/small.py:network=uvit_small --workdir=runs/uvit --config.data.dir=DATA/mnist
+
+The last trains another network by the same recipe: any preset for 28x28 grey images.
 """
 
 from sdit_jax.config import cut_to_a_minute, default_config, parse_arg
-from sdit_jax.models import preset
+from sdit_jax.errors import InputError
+from sdit_jax.models import preset, presets
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, fashion_mnist=False, tiny=False)
-    config = default_config(preset("small"))
+    arg = parse_arg(arg, network="small", fashion_mnist=False, tiny=False)
+    if arg.network not in presets():
+        raise InputError(f"config argument 'network': found {arg.network!r}, allowed are {', '.join(presets())}")
+    config = default_config(preset(arg.network))
     config.data.name = "fashion_mnist" if arg.fashion_mnist else "mnist"
     config.batch_size = 32
     config.duration = "480000 images" if arg.fashion_mnist else "600000 images"

@@ -90,7 +90,7 @@ def default_config(model: Mapping) -> Config:
 
     config.evaluation = ml_collections.ConfigDict()  # What is measured on the way, of averaged and of raw weights.
     config.evaluation.every = "never"
-    config.evaluation.names = "fd_classifier"  # Of evaluation.evaluators.NAMES, separated by commas.
+    config.evaluation.names = "fd_classifier"  # Of training.evaluators.NAMES, separated by commas.
     config.evaluation.n = 1000  # Samples drawn for distances.
     config.evaluation.batch_size = 250
     config.evaluation.sampler = "ddim"

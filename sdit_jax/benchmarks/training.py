@@ -6,8 +6,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,10 +19,10 @@ from sdit_jax.benchmarks.pytorch_step import bench_pytorch
 from sdit_jax.benchmarks.roofline import roofline
 from sdit_jax.config import Config, default_config
 from sdit_jax.data.datasets import Images
-from sdit_jax.data.loader import make_loader
+from sdit_jax.data.loader import Loader, make_loader
 from sdit_jax.data.transforms import fit
-from sdit_jax.diffusion.objective import make_objective
-from sdit_jax.models import build, initial_variables, preset
+from sdit_jax.diffusion.objective import Objective, make_objective
+from sdit_jax.models import Network, build, initial_variables, preset
 from sdit_jax.sampling.generate import Sampling, example_labels, make_sampler
 from sdit_jax.training import optimizer
 from sdit_jax.training.state import create
@@ -62,11 +63,22 @@ def bench_train(runs: int = 10) -> dict:
     return results
 
 
-def _train(model_config: Config, batch_size: int, machine: dict, runs: int) -> dict:
+class Trained(NamedTuple):
+    """A network at training: `step()` takes one step, always on the same batch; `cost` is that of `training.step.compiled`."""
+
+    model: Network
+    objective: Objective
+    loader: Loader
+    step: Callable[[], Any]
+    cost: dict[str, float]
+
+
+def trained(model_config: Config, batch_size: int, images: int = DATA) -> Trained:
+    """A network at training with Adam and an average, on so many images of noise."""
     config = default_config(model_config)
     config.batch_size, config.ema.half_life = batch_size, 10_000.0
     model, objective, mesh = build(config.model), make_objective(config.diffusion), sharding.make_mesh()
-    data = random_images(DATA, model.image_size, model.channels)
+    data = random_images(images, model.image_size, model.channels)
     sizes = {"size": model.image_size, "channels": model.channels, "batch_size": batch_size}
     loader = make_loader(data, config.data, mesh, **sizes, seed=0)
     batch = loader(0)
@@ -81,6 +93,11 @@ def _train(model_config: Config, batch_size: int, machine: dict, runs: int) -> d
         state, averages, health = program(state, averages, batch)
         return health
 
+    return Trained(model, objective, loader, step, cost)
+
+
+def _train(model_config: Config, batch_size: int, machine: dict, runs: int) -> dict:
+    model, objective, loader, step, cost = trained(model_config, batch_size)
     timed = seconds(step, rotating(()), runs)
     wait = seconds(loader, ((i,) for i in itertools.count()), runs=5 * runs)
     least, took = roofline(model, objective, batch_size, machine, training=True), timed["median_s"]

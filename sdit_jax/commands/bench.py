@@ -10,6 +10,8 @@ of tokens.
 train: step time and its roofline, images per second and the wait for data, for the quickstart's and the release's presets, and
 for the same network in PyTorch if the bench extra is installed.
 sample: time of whole trajectories.
+attention: SDiT against a transformer of the same width and blocks, at 49 to 1,024 tokens: parameters, multiply-accumulates, and
+the time of forward passes and training steps.
 evaluate: scores of 10,000 images against 60,000, with peak memory.
 startup: time from the train command to its first step, without and with the compilation cache.
 """
@@ -22,6 +24,7 @@ import jax
 from absl import flags
 
 from sdit_jax import files
+from sdit_jax.benchmarks.attention import bench_attention
 from sdit_jax.benchmarks.evaluation import bench_evaluate
 from sdit_jax.benchmarks.measure import machine
 from sdit_jax.benchmarks.operators import bench_lif, bench_wkv
@@ -30,7 +33,7 @@ from sdit_jax.errors import InputError
 
 BENCHMARKS = {
     "wkv": bench_wkv, "lif": bench_lif, "train": bench_train, "sample": bench_sample, "startup": bench_startup,
-    "evaluate": bench_evaluate,
+    "attention": bench_attention, "evaluate": bench_evaluate,
 }  # fmt: skip
 WHAT = flags.DEFINE_list("what", list(BENCHMARKS), f"Benchmarks to run: {', '.join(BENCHMARKS)}.")
 OUT = flags.DEFINE_string("out", "", "JSON file to write.")

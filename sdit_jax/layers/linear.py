@@ -17,6 +17,8 @@ from jax.ad_checkpoint import checkpoint_name
 from sdit_jax.ops.backend import backend
 
 WEIGHTED = "weighted"
+XAVIER = nn.initializers.xavier_uniform()
+UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1/sqrt(fan_in), PyTorch's.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

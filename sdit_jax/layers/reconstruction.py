@@ -6,9 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sdit_jax.layers.linear import Linear, broadcast_batch
-
-XAVIER = nn.initializers.xavier_uniform()
+from sdit_jax.layers.linear import XAVIER, Linear, broadcast_batch
 
 
 class Reconstruction(nn.Module):

@@ -75,7 +75,7 @@ def initial_variables(model: Network, seed: int) -> dict[str, Any]:
     """Parameters, and running statistics where the network has them, before the first step."""
     x_BHWC = jnp.zeros((1, model.image_size, model.image_size, model.channels))
     variables = model.init(jax.random.key(seed), x_BHWC, jnp.zeros(1), jnp.zeros(1, jnp.int32))
-    return {collection: tree for collection, tree in variables.items() if collection != SOWN}
+    return {collection: tree for collection, tree in variables.items() if collection not in SOWN}
 
 
 def cast(model: Network, variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from sdit_jax.errors import InputError
 from sdit_jax.layers.fields import check
 from sdit_jax.sharding import Layout
 
-SOWN = "spikes"  # The collection that layers of neurons sow their firing rates into; no other one is sown.
+# The collections that layers of neurons sow: their firing rates and, where these are collected, their spikes; no others are.
+SOWN = ("spikes", "raster")
 
 
 class Network(Protocol):

@@ -84,7 +84,9 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
 def _compile(setup: Setup, state: TrainState) -> tuple[Callable, Averages]:
     """The compiled training step, and empty averages of its scalars."""
     batch = setup.loader(int(state.step))
-    train_step = make_train_step(setup.model, setup.objective, setup.tx, setup.rate, setup.config, setup.mesh)
+    train_step = make_train_step(
+        setup.model, setup.objective, setup.tx, setup.rate, setup.config, setup.mesh, shapes=setup.shapes
+    )
     empty = empty_averages(setup.model, setup.objective, state.variables, batch)
     empty = jax.device_put(empty, sharding.replicated(setup.mesh))
     program, cost = compiled(train_step, state, empty, batch)

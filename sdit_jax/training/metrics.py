@@ -4,13 +4,13 @@ The method names are those of clu's metric writers, which need TensorFlow (clu 0
 """
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from sdit_jax.files import write_text
 
@@ -27,7 +27,7 @@ class MetricWriter:
             if path.exists():
                 write_text(path, "".join(line for at, line in _complete_lines(path) if at <= step))
         self.lines = self.path.open("a")
-        self.events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
+        self.events = _summary_writer()(str(workdir), purge_step=step + 1 if step else None)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         values = {name: float(value) for name, value in scalars.items()}
@@ -99,6 +99,19 @@ def last_scalars(path: Path) -> tuple[int, dict[str, float]]:
 def read_evaluations(workdir: Path, step: int) -> list[dict[str, Any]]:
     """The records of `evaluation.jsonl` for a step."""
     return [json.loads(line) for at, line in _complete_lines(workdir / "evaluation.jsonl") if at == step]
+
+
+def _summary_writer():
+    """tensorboardX.SummaryWriter, whose module imports torch where that is installed: seconds for nothing that is used here."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # An import of it raises ImportError.
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 def _complete_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -44,17 +44,22 @@ class Setup:
 
     def new_state(self) -> TrainState:
         """The state before the first step, laid out on the mesh."""
-        shapes = jax.eval_shape(self._create)
-        return jax.jit(self._create, out_shardings=sharding.shardings(self.mesh, shapes, self.model.layout))()
+        return jax.jit(self._create, out_shardings=sharding.shardings(self.mesh, self.shapes, self.model.layout))()
 
     def abstract_state(self) -> TrainState:
         """Shapes and shardings of the state."""
-        shapes = jax.eval_shape(self._create)
         placed = lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
-        return jax.tree.map(placed, shapes, sharding.shardings(self.mesh, shapes, self.model.layout))
+        return jax.tree.map(placed, self.shapes, sharding.shardings(self.mesh, self.shapes, self.model.layout))
 
+    @functools.cached_property
+    def shapes(self) -> TrainState:
+        """Shapes of the state."""
+        return jax.eval_shape(self._create)
+
+    @functools.cached_property
     def _create(self):
-        return create(self.model, self.tx, self.config.seed, self.config.ema.half_life > 0)
+        """() -> the state: one function, so that JAX traces the network's initialisation once, which takes seconds."""
+        return functools.partial(create, self.model, self.tx, self.config.seed, self.config.ema.half_life > 0)
 
     def headline(self) -> str:
         """Process, devices, mesh and batch: the first line of every process's log."""

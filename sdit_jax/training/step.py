@@ -109,11 +109,13 @@ def gradients(
 
 
 def make_train_step(
-    model: Network, objective: Objective, tx: optax.GradientTransformation, rate: optax.Schedule, config: Config, mesh: Mesh
-) -> Callable[[TrainState, Averages, dict], tuple[TrainState, Averages, Health]]:
+    model: Network, objective: Objective, tx: optax.GradientTransformation, rate: optax.Schedule, config: Config, mesh: Mesh,
+    shapes: TrainState | None = None,
+) -> Callable[[TrainState, Averages, dict], tuple[TrainState, Averages, Health]]:  # fmt: skip
     """train_step(state, averages, batch) -> (state, averages, health), jitted; state and averages are donated.
 
-    `averages` are the means of each step's scalars since they were last empty (see `empty_averages`).
+    `averages` are the means of each step's scalars since they were last empty (see `empty_averages`); `shapes` are those of the
+    state, where they are known.
     """
 
     def train_step(state: TrainState, averages: Averages, batch):
@@ -137,7 +139,8 @@ def make_train_step(
         return TrainState(state.step + 1, variables, ema, optimizer), averages, health
 
     replicated = sharding.replicated(mesh)
-    shapes = jax.eval_shape(lambda: create(model, tx, config.seed, config.ema.half_life > 0))
+    if shapes is None:
+        shapes = jax.eval_shape(lambda: create(model, tx, config.seed, config.ema.half_life > 0))
     state = sharding.shardings(mesh, shapes, model.layout)
     return jax.jit(
         train_step,
