@@ -3,14 +3,20 @@
 Each array is a constant, computed from parameters alone, or computed from data. A `view` is one parameter, or part of it, cast
 and rearranged. An axis is labelled "batch" where it counts images and "tensor" where tensor parallelism splits it. Labels pass
 from the operands of an equation to its results, as a compiler that partitions the program would place them.
+
+An array behind neurons holds spikes per spiking step, n / T for a count n over T steps; its `steps` are T. Zeros, which are no
+spikes in any number of steps, have 0, all other arrays None. `steps` pass through equations that move numbers and change none:
+a weighted mean of two arrays of spikes is real-valued.
 """
 
 import dataclasses
 import enum
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
 
 BATCH, TENSOR = "batch", "tensor"
@@ -27,13 +33,16 @@ class Origin(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """Shape and dtype of an array in a program, its origin, the parameter it is a view of, and the label of each axis."""
+    """Shape and dtype of an array in a program, its origin, the parameter it is a view of, the label of each axis, and `steps`:
+    the spiking steps that one of its numbers stands for (see above).
+    """
 
     shape: tuple[int, ...]
     dtype: Any
     origin: Origin = Origin.CONSTANT
     view: str | None = None
     axes: Axes = ()
+    steps: int | None = None
 
     @classmethod
     def of(cls, aval: Any, origin: Origin = Origin.CONSTANT, view: str | None = None, axes: Axes | None = None) -> "Array":
@@ -46,8 +55,9 @@ class Array:
 
     def joined(self, other: "Array") -> "Array":
         """The same array where it may come from either of two places."""
-        view = self.view if self.view == other.view else None
-        return dataclasses.replace(self, origin=max(self.origin, other.origin), view=view, axes=_union(self.axes, other.axes))
+        view, origin = self.view if self.view == other.view else None, max(self.origin, other.origin)
+        axes, steps = _union(self.axes, other.axes), _common_steps(self.steps, other.steps)
+        return dataclasses.replace(self, origin=origin, view=view, axes=axes, steps=steps)
 
     def unstacked(self) -> "Array":
         """One element along the first axis."""
@@ -67,7 +77,9 @@ def results(equation: JaxprEqn, inputs: Sequence[Array]) -> list[Array]:
     origin = max((array.origin for array in inputs), default=Origin.CONSTANT)
     view = inputs[0].view if name in VIEWS and origin == Origin.PARAMETERS else None
     rule = _RULES.get(name, _reduced if "axes" in equation.params and name.startswith(("reduce_", "arg")) else _elementwise)
-    return [Array.of(aval, origin, view, rule(equation.params, inputs, aval.shape)) for aval in outputs]
+    steps = _moved_steps(name, inputs)
+    arrays = [Array.of(aval, origin, view, rule(equation.params, inputs, aval.shape)) for aval in outputs]
+    return [dataclasses.replace(a, steps=steps if jnp.issubdtype(a.dtype, jnp.floating) else None) for a in arrays]
 
 
 def contraction(equation: JaxprEqn, lhs: Array, rhs: Array) -> tuple[Array, Array, frozenset[str]]:
@@ -94,6 +106,22 @@ VIEWS = {
     "broadcast_in_dim", "convert_element_type", "copy", "dynamic_slice", "name", "reshape", "rev", "sharding_constraint",
     "slice", "squeeze", "transpose",
 }  # fmt: skip
+# Primitives whose result holds numbers of several operands, unchanged, and which operands these are.
+MOVES = {
+    "concatenate": slice(None), "pad": slice(2), "select_n": slice(1, None), "dynamic_update_slice": slice(2),
+    "gather": slice(1), "split": slice(1),
+} | dict.fromkeys(VIEWS, slice(1))  # fmt: skip
+
+
+def _moved_steps(name: str, inputs: Sequence[Array]) -> int | None:
+    moved = inputs[MOVES[name]] if name in MOVES else ()
+    return functools.reduce(_common_steps, [array.steps for array in moved]) if moved else None
+
+
+def _common_steps(first: int | None, second: int | None) -> int | None:
+    if first == 0 or second == 0:  # Zeros beside the other's numbers.
+        return second if first == 0 else first
+    return first if first == second else None
 
 
 def _union(first: Axes, second: Axes) -> Axes:

@@ -5,19 +5,18 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sdit_jax import images
 from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.process import add_noise
 from sdit_jax.diffusion.samplers import normal
 from sdit_jax.errors import InputError
-from sdit_jax.layers.spiking import Spiking, by_layer
+from sdit_jax.layers.spiking import by_layer
 from sdit_jax.models import Network
-from sdit_jax.ops import lif
 from sdit_jax.sampling.generate import Sampling, make_sampler
 
 
@@ -25,8 +24,9 @@ from sdit_jax.sampling.generate import Sampling, make_sampler
 class Probe:
     """Means over the images at each of `timesteps`, shape (S,): loss `terms` by name, firing `rates` by layer.
 
-    `raster_TLC` holds the spikes (bool) of `raster_layer`, its first channels, for the first image at `raster_timestep`; L
-    counts tokens, or pixels of a convolutional network. Without neurons there are no rates, and layer and raster are None.
+    `spikes` holds, by layer of neurons, the spikes (T, L, C) of the first image at `raster_timestep`, -1, 0 or 1; L counts
+    tokens, or pixels of a convolutional network. `raster_TLC` (bool) are those of `raster_layer`, its first channels. Without
+    neurons there are no rates and no spikes, and layer and raster are None.
     """
 
     timesteps: tuple[int, ...]
@@ -35,6 +35,7 @@ class Probe:
     raster_layer: str | None
     raster_timestep: int
     raster_TLC: np.ndarray | None
+    spikes: dict[str, np.ndarray]
 
 
 def probe(
@@ -62,10 +63,11 @@ def probe(
     if layer not in (layers or [None]):
         raise InputError(f"raster layer: found {layer!r}, allowed are {', '.join(layers) or 'none'}")
     terms, rates = _by_timestep(model, objective, variables, pictures, labels, jnp.array(asked), drawn)
-    spikes = _spikes(model, objective, variables, pictures[:1], labels[:1], shown, drawn) if layers else {}
-    raster_TLC = np.asarray(spikes[layer][:, 0, :, :raster_channels], bool) if layer else None
+    fired = _spikes(model, objective, variables, pictures[:1], labels[:1], shown, drawn) if layers else {}
+    spikes = {name: np.asarray(spikes_TBLC[:, 0], np.int8) for name, spikes_TBLC in fired.items()}
+    raster_TLC = spikes[layer][..., :raster_channels] != 0 if layer else None
     terms, rates = ({name: np.asarray(value_S) for name, value_S in values.items()} for values in (terms, rates))
-    return Probe(tuple(asked), terms, rates, layer, shown, raster_TLC)
+    return Probe(tuple(asked), terms, rates, layer, shown, raster_TLC, spikes)
 
 
 def _noised(schedule, pictures, t, seed):
@@ -92,23 +94,18 @@ def _by_timestep(model, objective, variables, pictures, labels, timesteps, seed)
 @partial(jax.jit, static_argnums=(0, 1))
 def _spikes(model, objective, variables, pictures, labels, t, seed):
     """The spikes (T, B, L, C) of every layer of neurons, which sow them only here."""
-
-    def keep(next_method, args, kwargs, context):
-        output, neurons, method = next_method(*args, **kwargs), context.module, context.method_name
-        if not isinstance(neurons, Spiking) or method not in ("rate", "fire"):
-            return output
-        spikes = output
-        if method == "rate":  # The spikes behind it are those of the current repeated; `lif`, as `fire` would be kept too.
-            (current,) = args
-            currents = jnp.broadcast_to(current, (neurons.spiking_steps, *current.shape))
-            spikes, _ = lif(currents, **neurons.constants | kwargs)
-        neurons.sow("spikes", "spikes", spikes.reshape(*spikes.shape[:2], -1, spikes.shape[-1]))
-        return output
-
     _, t_N, _, x_t = _noised(objective.schedule, pictures, t, seed)
-    with nn.intercept_methods(keep):
-        _, sown = model.apply(variables, x_t, t_N, labels, mutable=["spikes"])
-    return by_layer(sown["spikes"], "spikes", ndim=4)
+    _, sown = model.apply(variables, x_t, t_N, labels, mutable=["raster"])
+    return by_layer(_steps_before_images(sown["raster"]), "spikes", ndim=4)
+
+
+def _steps_before_images(raster):
+    """The collection with what was sown at single steps, (T, ..., B, L, C), in the place of spikes, (..., T, B, L, C)."""
+    whole, sown = {}, dict[tuple, Any](flatten_dict(raster))
+    for path, calls in sown.items():
+        by_step = path[-1] == "spikes_by_step"
+        whole[*path[:-1], "spikes"] = [jnp.moveaxis(call, 0, -4) if by_step else call for call in calls]
+    return unflatten_dict(whole)
 
 
 def denoising(

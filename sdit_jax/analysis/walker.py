@@ -139,7 +139,7 @@ class Walker:
     def _program(self, jaxpr, inputs, scope):
         arrays = {variable: Array.of(variable.aval) for variable in jaxpr.constvars}
         arrays |= zip(jaxpr.invars, inputs, strict=True)
-        read = lambda atom: Array.of(atom.aval) if isinstance(atom, Literal) else arrays[atom]
+        read = lambda atom: _literal(atom) if isinstance(atom, Literal) else arrays[atom]
         operations = []
         for equation in jaxpr.eqns:
             here = f"{scope}/{equation.source_info.name_stack}"
@@ -155,8 +155,9 @@ class Walker:
             outputs = results(equation, [lhs, rhs])
             return outputs, [self.operation(scope, PRODUCTS[name], macs(equation), (lhs, rhs), outputs[0], summed)]
         if name == "name" and (mark := marks.read(params["name"])):
-            (kind, each), outputs = mark, results(equation, inputs)
-            return outputs, [self.operation(scope, kind, each * outputs[0].size, (), outputs[0])]
+            (kind, each), (result,) = mark, results(equation, inputs)
+            result = dataclasses.replace(result, steps=each) if kind == marks.NEURONS else result
+            return [result], [self.operation(scope, kind, each * result.size, (), result)]
         if name in CALLS:
             return self.program(params[CALLS[name]], inputs, scope)
         if name == "scan":
@@ -207,7 +208,9 @@ class Walker:
     def layer(self, scope: str) -> str:
         """The path of the module of a scope such as "/transpose(jvp(SDiT))/mid_block/reconstruction.gate/over_tokens"."""
         scopes = [part for part in re.sub(r"\w+\(|\)", "", scope).split("/") if part not in ("", RECOMPUTED, "checkpoint")]
-        if scopes and scopes[0].split(".")[0] not in self.modules:  # The class of the network.
+        scopes = [part for part in scopes if "->" not in part]  # Of `jnp.einsum`, which are named by its axes.
+        network = scopes[0].split(".")[0] if scopes else ""
+        while scopes and network not in self.modules and scopes[0].split(".")[0] == network:  # The class of the network.
             scopes = scopes[1:]
         path = []
         for part in scopes:
@@ -215,6 +218,10 @@ class Walker:
             if not (method and path[-1:] == [module]):  # A method that a module calls of itself.
                 path.append(module)
         return ".".join(path)
+
+
+def _literal(atom):
+    return dataclasses.replace(Array.of(atom.aval), steps=None if np.any(atom.val) else 0)
 
 
 def _inside(loop, operations):

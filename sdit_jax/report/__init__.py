@@ -1,8 +1,6 @@
 """The report: results, samples and charts in one self-contained HTML page."""
 
-import base64
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,17 +9,22 @@ from typing import Any
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
 from sdit_jax import files
 from sdit_jax.metrics.neighbours import Neighbours
-from sdit_jax.report import charts
+from sdit_jax.report import charts, pictures
 from sdit_jax.report.comparison import comparisons, meaning
 from sdit_jax.report.numbers import number, quantity, si, words
 
 MOST_SAMPLES, MOST_PATHS = 100, 6
-SIDE = 64  # Larger images are shown reduced to this.
-SPIKE = (0xE8, 0x59, 0x0C)
+# The accounts of energy, by what they compare: the names of this network's energy and of the other network's.
+ACCOUNTS = {
+    ("convention", "float32 arithmetic, against the non-spiking baseline"): ("pJ", "twin_pJ"),
+    ("with memory", "the same, and numbers moved on the chip"): ("with_memory_pJ", "twin_with_memory_pJ"),
+    ("integers", "arithmetic, against quantised activations"): ("quantised_pJ", "rival_pJ"),
+    ("integers with memory", "the same, and numbers moved on the chip"): ("quantised_with_memory_pJ", "rival_with_memory_pJ"),
+}
+IN_BARS = [name for pair in ACCOUNTS.values() for name in pair if name != "pJ"]
 PARTS = {
     "results": "Results", "samples": "Samples", "frames": "From noise to image", "neighbours": "Nearest training images",
     "losses": "Loss by timestep", "firing_rates": "Firing rates", "raster": "Spikes", "energy": "Energy",
@@ -36,7 +39,8 @@ class Report:
     Images are uint8 with 1 or 3 channels. `results` are records with "name", "value", "n", and optionally "std", "reference"
     (source, split, n, sha256), "features" (facts of the extractor) and "distance" (whether the yardsticks are sorted by it).
     `yardsticks` are scores of perturbed real images: "images", "change", "scores" by name, the split of the "reference" or
-    None, and optionally "n". `energy` is that of `Energy.to_dict`: "summary", "layers", "left_out", and groups of numbers.
+    None, and optionally "n". `energy` is that of `Energy.to_dict`: "summary", "layers", "neurons", "left_out", and groups of
+    numbers.
     """
 
     title: str
@@ -54,6 +58,7 @@ class Report:
     firing_rates: Mapping[str, Sequence[float] | np.ndarray] | None = None
     raster: np.ndarray | None = None  # (T, L, C), 0 or 1
     raster_caption: str = ""
+    spikes: Mapping[str, np.ndarray] | None = None  # (T, L, C) by layer of neurons, -1, 0 or 1; shown with the raster.
     energy: Mapping[str, Any] | None = None
     protocol: Mapping[str, Any] | None = None
     missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -69,7 +74,7 @@ def render(report: Report) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(number=number, si=si, words=words, png=_png, label=_label)
+    environment.filters.update(number=number, si=si, words=words, png=pictures.png, label=_label)
     environment.globals.update(quantity=quantity, meaning=meaning, len=len)
     template = environment.from_string(resources.files("sdit_jax.report").joinpath("page.html").read_text("utf-8"))
     there = [part for part in PARTS if getattr(report, part) is not None]
@@ -79,34 +84,10 @@ def render(report: Report) -> str:
         comparisons=comparisons(report.results or (), report.yardsticks), names=_names(report.results), groups=groups,
         shown=sum(len(images) for _, images in groups), columns=_columns(report),
         copies=_copies(report.neighbours), loss_chart=_loss_chart(report), rates=_rates(report),
-        raster=None if report.raster is None else [_spikes(step_LC) for step_LC in report.raster],
-        energy=_energy(report.energy),
+        raster=None if report.raster is None else [pictures.panel(step_LC) for step_LC in report.raster],
+        strips=pictures.strips(report.spikes or {}),
+        energy=_energy(report.energy), accounts=list(ACCOUNTS),
     )  # fmt: skip
-
-
-def _png(image_HWC: np.ndarray) -> str:
-    """An image as a data URI."""
-    H, W, C = image_HWC.shape
-    picture = Image.fromarray(image_HWC[..., 0] if C == 1 else image_HWC)
-    if max(H, W) > SIDE:
-        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return _uri(picture, optimize=True)
-
-
-def _uri(picture, **options):
-    file = io.BytesIO()
-    picture.save(file, format="PNG", **options)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _spikes(step_LC):
-    """Spikes as coloured pixels on a transparent background, the longer axis from left to right."""
-    L, C = step_LC.shape
-    spikes, axes = (step_LC.T, ("tokens", "channels")) if L >= C else (step_LC, ("channels", "tokens"))
-    picture = Image.fromarray(np.ascontiguousarray(spikes != 0).astype(np.uint8), mode="P")
-    picture.putpalette((0, 0, 0, *SPIKE))
-    uri = _uri(picture, bits=1, transparency=0)
-    return {"uri": uri, "axes": axes, "width": picture.width, "height": picture.height, "rate": float(step_LC.mean())}
 
 
 def _names(results):
@@ -168,13 +149,31 @@ def _rates(report):
 
 
 def _energy(energy):
-    """(summary, groups of numbers by name, layers, greatest pJ of a layer, operations left out)."""
+    """(summary, groups of numbers by name, bars by layer, layers, greatest pJ of a layer, operations left out)."""
     if energy is None:
         return None
-    rest = {name: value for name, value in energy.items() if name not in ("summary", "layers", "left_out")}
+    rest = {name: value for name, value in energy.items() if name not in ("summary", "layers", "neurons", "left_out")}
     singles = {name: value for name, value in rest.items() if not isinstance(value, Mapping)}
     groups = {name: value for name, value in rest.items() if isinstance(value, Mapping)}
     groups |= {"other": singles} if singles else {}
     layers = list(energy.get("layers") or [])
+    columns = [{name: value for name, value in layer.items() if name not in IN_BARS} for layer in layers]
     greatest = max((layer.get("pJ") or 0 for layer in layers), default=0) or 1
-    return energy.get("summary", ""), groups, layers, greatest, list(energy.get("left_out") or [])
+    return energy.get("summary", ""), groups, _bars(energy), columns, greatest, list(energy.get("left_out") or [])
+
+
+def _bars(energy):
+    """[(layer, [(pJ, share of the greatest, pJ of the other network, its share) for each of ACCOUNTS])], totals last."""
+    lines = [(line["name"], line) for line in energy.get("layers") or []]
+    if not lines or any(name not in line for _, line in lines for pair in ACCOUNTS.values() for name in pair):
+        return []
+    membranes = sum(line["with_memory_pJ"] for line in energy.get("neurons") or [])
+    if membranes:
+        lines.append(("all membranes", {"with_memory_pJ": membranes, "quantised_with_memory_pJ": membranes}))
+    values = {name: [line.get(name) or 0 for _, line in lines] for pair in ACCOUNTS.values() for name in pair}
+    greatest = {pair: max(*values[pair[0]], *values[pair[1]]) or 1 for pair in ACCOUNTS.values()}
+    rows = [
+        (name, [tuple(x for each in pair for x in (values[each][i], values[each][i] / greatest[pair])) for pair in greatest])
+        for i, (name, _) in enumerate(lines)
+    ]
+    return [*rows, ("in all", [(sum(values[first]), 0, sum(values[second]), 0) for first, second in greatest])]

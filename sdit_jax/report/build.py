@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sdit_jax import images
-from sdit_jax.analysis.energy import measure_energy
+from sdit_jax.analysis.energy import account
+from sdit_jax.analysis.neurobench import neurobench
+from sdit_jax.analysis.observe import observe
 from sdit_jax.analysis.spikes import denoising, probe
 from sdit_jax.data.datasets import Images
 from sdit_jax.data.transforms import to_channels
@@ -32,13 +34,19 @@ NO_NEURONS = "the network has no spiking neurons"
 
 def energy_of(run: Run, real: Images, sampling: Sampling) -> dict:
     """Energy per forward pass and per generated image, as JSON; firing rates of a few images at the middle timestep."""
+    return operations_of(run, real, sampling)[0]
+
+
+def operations_of(run: Run, real: Images, sampling: Sampling) -> tuple[dict, dict]:
+    """(the energy of `energy_of`, NeuroBench's metrics of the same forward pass), as JSON."""
     chosen = spaced(len(real), ENERGY_IMAGES)
     x_0 = images.from_uint8(jnp.asarray(to_channels(real.images[chosen], run.model.channels, average=True)))
     labels = np.minimum(real.labels[chosen], run.model.num_classes)  # Greater ones become the null label.
     t = jnp.full(len(x_0), len(run.objective.schedule) // 2)
     x_t = add_noise(run.objective.schedule, x_0, t, jax.random.normal(jax.random.key(0), x_0.shape))
-    found = measure_energy(run.model, run.variables, x_t, t, jnp.asarray(labels) if run.model.num_classes else None)
-    return found.to_dict() | {"per_image": found.per_image(sampling.calls)}
+    seen = observe(run.model, run.variables, x_t, t, jnp.asarray(labels) if run.model.num_classes else None)
+    found = account(run.model, seen)
+    return found.to_dict() | {"per_image": found.per_image(sampling.calls)}, neurobench(seen, run.variables)
 
 
 def build_report(
@@ -57,9 +65,17 @@ def build_report(
     subtitle = f"{run.config.data.name}, {weights} weights of step {run.step:,}, {len(samples.images):,} samples"
     shown["neighbours"] = _neighbours(samples.images, trained_on, held_out)
     inside = _inside(run, samples.protocol, trained_on)
+    order = [layer["name"] for layer in (energy or {}).get("neurons", [])]
+    for by_layer in ("firing_rates", "spikes") if order else ():
+        if by_layer in inside:
+            inside[by_layer] = dict(sorted(inside[by_layer].items(), key=lambda item: _place(item[0], order)))
     spiking = "firing_rates" in inside
     title = "A spiking diffusion network, evaluated" if spiking else "A diffusion network without spikes, evaluated"
     return Report(title, subtitle, **shown, **inside)
+
+
+def _place(name, order):
+    return order.index(name) if name in order else len(order)
 
 
 def _neighbours(samples, trained_on, held_out):
@@ -89,4 +105,5 @@ def _inside(run, protocol, real) -> dict[str, Any]:
     if not found.rates:
         return inside | {"missing": {"firing_rates": NO_NEURONS, "raster": NO_NEURONS}}
     caption = f"{found.raster_layer}, one image at timestep {found.raster_timestep}, its first channels"
-    return inside | {"firing_rates": found.rates, "raster": found.raster_TLC, "raster_caption": caption}
+    shown = {"raster": found.raster_TLC, "raster_caption": caption, "spikes": found.spikes}
+    return inside | {"firing_rates": found.rates} | shown

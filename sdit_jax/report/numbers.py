@@ -1,15 +1,29 @@
 """Numbers as text: few digits, grouped thousands, SI prefixes."""
 
 import math
+import re
 from typing import Any
 
 PREFIXES = ("p", "n", "µ", "m", "", "k", "M", "G", "T", "P")  # 10^-12, 10^-9, ...
-COUNTS = ("macs", "acs", "updates", "parameters", "weights", "inputs", "outputs")
-RATES = ("rate", "firing_rate", "fraction")
+COUNTS = (
+    "macs",
+    "acs",
+    "updates",
+    "parameters",
+    "weights",
+    "inputs",
+    "outputs",
+    "spikes",
+    "MACs",
+    "ACs",
+    "Dense",
+    "MembraneUpdates",
+)
+RATES = ("rate", "firing_rate", "break_even_rate", "fraction", "active", "ConnectionSparsity", "ActivationSparsity")
 UNGROUPED = ("seed",)
 SPELLED = {
     "macs": "MACs", "acs": "ACs", "mac": "MAC", "ac": "AC", "sram": "SRAM", "dram": "DRAM", "ema": "EMA",
-    "twin": "non-spiking baseline",
+    "twin": "non-spiking baseline", "neurobench": "NeuroBench",
 }  # fmt: skip
 
 
@@ -58,4 +72,5 @@ def quantity(name: str, value: Any) -> str:
 
 def words(name: str) -> str:
     """A field's name without its unit: "neuron_updates" -> "neuron updates", "twin" -> "non-spiking baseline"."""
-    return "energy" if name == "pJ" else " ".join(SPELLED.get(word, word) for word in name.removesuffix("_pJ").split("_"))
+    parts = re.sub(r"(?<=[a-z]{2})(?=[A-Z])", "_", name.removesuffix("_pJ")).split("_")  # "MembraneUpdates" too.
+    return "energy" if name == "pJ" else " ".join(SPELLED.get(word, word) for word in parts)

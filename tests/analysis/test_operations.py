@@ -7,7 +7,8 @@ import pytest
 
 from sdit_jax.analysis import operations
 from sdit_jax.analysis.dataflow import BATCH, TENSOR, Origin
-from sdit_jax.models import build, initial_variables, preset, presets
+from sdit_jax.models import build, initial_variables, preset
+from sdit_jax.models.sdit import PRESETS
 from sdit_jax.ops import firing_rate, lif, wkv
 
 SMALL = {"image_size": 8, "patch_size": 4, "width": 8, "depth": 4, "normalized_currents": True}
@@ -33,9 +34,9 @@ def by_xla(function, *sizes):
 
 
 @pytest.mark.parametrize(
-    "config", [*presets(), SMALL | {"remat": "blocks"}, SMALL | {"skips": False, "bidirectional": True, "token_shift": "2d"}]
+    "config", [*PRESETS, SMALL | {"remat": "blocks"}, SMALL | {"skips": False, "bidirectional": True, "token_shift": "2d"}]
 )
-def test_products_and_wkv_of_every_preset(config, program_macs):
+def test_products_and_wkv_of_every_preset_of_sdit(config, program_macs):
     model = build(preset(config) if isinstance(config, str) else config)
     x, t, y = jnp.zeros((1, model.image_size, model.image_size, model.channels)), jnp.zeros(1), jnp.zeros(1, int)
     traced = jax.make_jaxpr(lambda v: model.apply(v, x, t, y))(jax.eval_shape(lambda: initial_variables(model, 0)))

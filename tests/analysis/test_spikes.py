@@ -11,6 +11,7 @@ from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.schedule import cosine, linear
 from sdit_jax.errors import InputError
 from sdit_jax.layers.spiking import Spiking, firing_rates
+from sdit_jax.layers.streaming import streamed
 from sdit_jax.models import build
 from sdit_jax.sampling.generate import Sampling, generate, make_sampler
 
@@ -84,6 +85,10 @@ def test_the_raster_holds_the_spikes_behind_the_rate_of_its_layer(tiny, layer):
     tokens = 2 * ((model.image_size // model.patch_size) ** 2 + 1)
     assert found.raster_TLC.shape == (model.spiking_steps, tokens, model.width) and 0 < found.raster_TLC.mean() < 1
     assert found.raster_TLC.mean() == pytest.approx(found.rates[layer][2], abs=1e-6)
+    np.testing.assert_array_equal(found.spikes[layer], found.raster_TLC)
+    assert {name: spikes.mean() for name, spikes in found.spikes.items()} == pytest.approx(
+        {name: rates[2] for name, rates in found.rates.items()}, abs=1e-6
+    )
 
 
 def test_a_raster_keeps_the_first_channels_of_the_first_image(tiny, probed):
@@ -97,6 +102,7 @@ def test_a_network_without_neurons_has_losses_but_neither_rates_nor_raster(tiny)
     model, *rest = tiny
     found = ask((model.clone(neuron="identity"), *rest), timesteps=[400])
     assert found.rates == {} and found.raster_layer is None and found.raster_TLC is None and found.terms["mse"][0] > 0
+    assert found.spikes == {}
     with pytest.raises(InputError, match="raster layer: found 'mid_block.time_neurons', allowed are none"):
         ask((model.clone(neuron="identity"), *rest), raster_layer="mid_block.time_neurons")
 
@@ -169,3 +175,32 @@ def test_spikes_of_neurons_that_are_stepped_are_those_that_fired(tiny):
     spikes = Spiking(reset="soft").apply({}, jnp.stack([2 * x_t + i for i in range(4)]), stepped=True)
     np.testing.assert_array_equal(found.raster_TLC, np.asarray(spikes, bool)[:, 0].reshape(4, 64, 1))
     assert found.rates["neurons"][0] == pytest.approx(float(spikes.mean()), abs=1e-3)
+
+
+class Streamed(nn.Module):
+    """Neurons in stacked blocks, one spiking step after the other through both."""
+
+    num_classes: int = 0
+
+    @nn.compact
+    def __call__(self, x_BHWC, t_B, y_B=None, train=False):
+        def step(module, membranes):
+            def block(module, x, v):
+                spikes, v = Spiking(reset="soft", name="neurons").step(x, v)
+                return x, (spikes, v)
+
+            scan = nn.scan(block, variable_axes={"params": 0, "spikes": 0, "raster": 0}, length=2)
+            _, (spikes, v) = scan(module, 2 * x_BHWC, membranes.get("v"))
+            return spikes.mean(0), {"v": v}
+
+        return streamed(step, self, 4)
+
+
+def test_spikes_of_a_network_that_is_streamed_have_its_steps(tiny):
+    _, _, pictures, labels = tiny
+    found = probe(Streamed(), Objective(SCHEDULE), {"params": {}}, pictures, labels, timesteps=[400], seed=3)
+    currents = jnp.stack([2 * noised(pictures, 400)[2]] * 4)
+    expected = np.asarray(Spiking(reset="soft").apply({}, currents, stepped=True))[:, 0].reshape(4, 64, 1)
+    assert len(found.spikes) == 2 and expected.any() and (expected[0] != expected[1]).any()
+    for spikes in found.spikes.values():
+        np.testing.assert_array_equal(spikes, expected)

@@ -18,6 +18,7 @@ from sdit_jax import report
 from sdit_jax.errors import InputError
 from sdit_jax.metrics import neighbours
 from sdit_jax.report import charts, comparison
+from sdit_jax.report import pictures as pictures_of
 from sdit_jax.report.numbers import number, quantity, si, words
 
 GENERATOR = np.random.default_rng(0)
@@ -39,8 +40,10 @@ def record(name, value, split="test", **more):
 def full_report(title="SDiT on MNIST"):
     """A report with every part, and long names."""
     train, samples = pictures(50, 8, 8, 1), pictures(40, 8, 8, 1)
+    accounts = {name: 1e6 for pair in report.ACCOUNTS.values() for name in pair}
     layers = [
-        {"name": f"blocks.{i}.{'very_long_name_' * 4}", "macs": 3_000_000 * i, "binary": False, "rate": None, "pJ": 1.38e7 * i}
+        {"name": f"blocks.{i}.{'very_long_name_' * 4}", "macs": 3_000_000 * i, "binary": False, "rate": None, **accounts}
+        | {"pJ": 1.38e7 * i}
         for i in range(30)
     ]
     return report.Report(
@@ -66,9 +69,11 @@ def full_report(title="SDiT on MNIST"):
         firing_rates={f"{'long_name_' * 5}{i}": GENERATOR.uniform(0, 0.2, 4) for i in range(6)},
         raster=GENERATOR.random((4, 17, 12)) < 0.2,
         raster_caption="the middle block",
+        spikes={f"{'long_name_' * 5}{i}": GENERATOR.integers(-1, 2, (4, 17, 12)) for i in range(6)},
         energy={
             "summary": "No layer is spike-driven.", "per_forward": {"macs": 4_047_100_000, "pJ": 1.8617e10},
-            "neuron_updates": 605_184, "layers": layers, "left_out": ["norms"],
+            "neuron_updates": 605_184, "layers": layers, "neurons": [{"name": "a", "with_memory_pJ": 3e6}],
+            "left_out": ["norms"],
         },
         protocol={"n": 500, "seed": 4_294_967_295, "config_sha256": "9f" * 32, "versions": {"jax": "0.10.2"}},
     )  # fmt: skip
@@ -112,7 +117,8 @@ def test_a_field_is_formatted_by_its_name(name, value, text):
 
 def test_names_of_fields_become_words():
     assert [words(name) for name in ("neuron_updates", "sram_pJ", "pJ")] == ["neuron updates", "SRAM", "energy"]
-    assert words("twin") == "non-spiking baseline"
+    assert words("twin") == "non-spiking baseline" and words("pJ_per") == "pJ per"
+    assert words("MembraneUpdates") == "Membrane Updates" and words("Effective_MACs") == "Effective MACs"
 
 
 def test_samples_are_sorted_among_the_yardsticks_of_their_reference():
@@ -186,6 +192,55 @@ def test_a_raster_shows_every_spike_in_its_place(tokens, channels):
         np.testing.assert_array_equal(alpha, np.where(shown, 255, 0))
         assert f"{number(100 * float(step_LC.mean()), 3)} % fire" in page
     assert ("tokens from left to right" if tokens > channels else "channels from left to right") in page
+
+
+def test_spikes_of_all_layers_are_strips_of_their_steps():
+    spikes = {name: GENERATOR.integers(-1, 2, (3, 20, channels)) for name, channels in (("narrow", 5), ("wide", 64))}
+    page = report.render(report.Report("t", raster=np.zeros((3, 20, 5)), spikes=spikes))
+    strips, colours = images_of(page)[:2], np.array([[0, 0, 0, 0], [*pictures_of.SPIKE, 255], [*pictures_of.NEGATIVE, 255]])
+    for strip, (name, spikes_TLC), channels in zip(strips, spikes.items(), (slice(None), slice(None, None, 9)), strict=True):
+        shown = np.asarray(strip.convert("RGBA"))
+        for step in range(3):  # After each step, but the last, a column is left empty.
+            found = shown[:, 21 * step : 21 * step + 20]
+            np.testing.assert_array_equal(found, colours[spikes_TLC[step, :, channels].T])
+        assert (shown[:, [20, 41], 3] == 0).all() and shown.shape[1] == 62
+        fire = number(100 * float((spikes_TLC != 0).mean()), 3)
+        assert f"spikes of {name}: {fire} % of the neurons fire in a step" in page
+    assert "blue a negative one" in page and page.index("step 3") < page.index("narrow")
+
+
+def test_a_strip_of_many_tokens_keeps_its_size():
+    page = report.render(report.Report("t", raster=np.zeros((2, 9, 5)), spikes={"many": np.ones((64, 784, 40))}))
+    assert images_of(page)[0].size[0] <= 600 and "blue" not in page
+
+
+def bars_of(page):
+    """[(share, other share)] of every bar, row by row."""
+    return [tuple(map(float, pair)) for pair in re.findall(r"--share:([\d.]+);--other:([\d.]+)", page)]
+
+
+def test_the_energy_of_layers_is_drawn_in_every_account():
+    """Bars are shares of the column's greatest energy, membranes cost memory alone, and the last row is the sum."""
+    names = [name for pair in report.ACCOUNTS.values() for name in pair]
+    first, second = dict(zip(names, range(1, 9), strict=True)), dict(zip(names, (4, 1, 4, 1, 4, 1, 4, 1), strict=True))
+    energy = {"layers": [{"name": "a", **first}, {"name": "b", **second}], "neurons": [{"name": "n", "with_memory_pJ": 10.0}]}
+    page = report.render(report.Report("t", energy=energy))
+    a, b = (
+        [(1 / 4, 2 / 4), (3 / 10, 4 / 10), (5 / 6, 6 / 6), (7 / 10, 8 / 10)],
+        [(1, 1 / 4), (0.4, 0.1), (4 / 6, 1 / 6), (0.4, 0.1)],
+    )
+    membranes = [(0, 0), (1, 0), (0, 0), (1, 0)]
+    np.testing.assert_allclose(bars_of(page)[:12], [*a, *b, *membranes], atol=1e-4)
+    totals = page[page.index('class="sum"') :]
+    assert re.findall(r"<b>(.*?)</b><span>(.*?)</span>", totals) == [
+        ("5 pJ", "3 pJ"), ("17 pJ", "5 pJ"), ("9 pJ", "7 pJ"), ("21 pJ", "9 pJ"),
+    ]  # fmt: skip
+
+
+def test_energy_of_an_older_evaluation_has_no_bars():
+    layer = {"name": "a", "macs": 3, "binary": False, "rate": None, "pJ": 13.8}
+    page = report.render(report.Report("t", energy={"summary": "s", "layers": [layer]}))
+    assert "13.8 pJ" in page and not bars_of(page)
 
 
 def test_large_images_are_reduced_and_many_samples_are_cut_evenly():
