@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sdit_jax.config import duration_steps, flattened
-from sdit_jax.models import build, defaults
+from sdit_jax.models import build, defaults, initial_variables
 from sdit_jax.scaling_laws.compute import cost
 from sdit_jax.training.setup import make_setup
 from sdit_jax.training.sweep import read_sweep
@@ -83,9 +83,10 @@ def test_tiny_trains_from_the_original_files(small, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_the_small_recipe_can_be_set_up_for_both_data_sets(get_config, tmp_path, name):
+@pytest.mark.parametrize("recipe", ["small", "spike_driven"])
+def test_the_small_recipes_can_be_set_up_for_both_data_sets(get_config, tmp_path, recipe, name):
     zeros(tmp_path, name)
-    config = get_config("small", None if name == "mnist" else name)
+    config = get_config(recipe, None if name == "mnist" else name)
     config.data.dir = str(tmp_path)
     setup = make_setup(config)
     assert setup.loader(0)["image"].shape == (32, 28, 28, 1) and config.data.name == name
@@ -152,3 +153,15 @@ def test_the_rates_are_those_of_both_widths_with_a_base_width_and_of_the_wider_w
     assert found == [(24, 24)] * 5 + [(96, 24)] * 5 + [(96, 0)] * 5
     assert len({run.config.optimizer.learning_rate for run in runs}) == 5
     assert make_setup(get_config("scaling")).cadence.total == 1000
+
+
+def test_rivals_have_about_as_many_parameters_and_baselines_their_networks(small, get_config):
+    path = f"{small.root / 'configs' / 'ablations.py'}:rivals"
+    runs = {run.name.partition("-")[2]: build(run.config.model) for run in read_sweep(path, get_config("ablations", "rivals"))}
+    weights = lambda model: jax.tree.leaves(jax.eval_shape(lambda: initial_variables(model, 0))["params"])
+    count = lambda model: sum(leaf.size for leaf in weights(model))
+    for name in ("spike_driven", "uvit", "spiking_unet"):
+        assert count(runs[name]) == pytest.approx(count(runs["sdit"]), rel=0.05), name
+    for name in ("sdit", "spike_driven", "spiking_unet"):
+        amplitude = {"amplitude": 2.0} if name == "spike_driven" else {}
+        assert runs[f"{name}_baseline"] == runs[name].baseline().clone(**amplitude)

@@ -7,12 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sdit_jax.layers.linear import Linear, broadcast_batch
+from sdit_jax.layers.linear import UNIFORM, Linear, broadcast_batch
 from sdit_jax.ops import wkv
 from sdit_jax.sharding import constrained
 
 INNER, OUTER = ("batch", "tokens", "inner"), ("batch", "tokens", "channels")
-UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1/sqrt(fan_in)
 
 
 def token_shift(x_BLC: jax.Array, side: int = 0) -> jax.Array:
@@ -38,6 +37,23 @@ def mixed(x, shifted, mu):
     return shifted + mu * (x - shifted)
 
 
+def time_parameters(module: nn.Module, D: int, layer, depth: int) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
+    """(log decay, bonus, (mu_k, mu_v, mu_r)) of a time mix, parameters of `module` that start by its depth in the network."""
+    h = jnp.arange(D, dtype=jnp.float32)
+    ascent, descent = layer / (depth - 1), 1 - layer / depth
+    decay = module.param("time_decay", lambda _: -5 + 8 * (h / (D - 1)) ** (0.7 + 1.3 * ascent))
+    first = module.param("time_first", lambda _: jnp.log(0.3) + 0.5 * ((h + 1) % 3 - 1))
+    mu_k = module.param("mu_k", lambda _: (h / D) ** descent)
+    mu_v = module.param("mu_v", lambda _: (h / D) ** descent + 0.3 * ascent)
+    mu_r = module.param("mu_r", lambda _: (h / D) ** (descent / 2))
+    return decay, first, (mu_k, mu_v, mu_r)
+
+
+def channel_parameter(module: nn.Module, name: str, D: int, layer, depth: int) -> jax.Array:
+    """A mu of a channel mix, as `time_parameters`."""
+    return module.param(name, lambda _: (jnp.arange(D, dtype=jnp.float32) / D) ** (1 - layer / depth))
+
+
 _linear = partial(Linear, use_bias=False, kernel_init=UNIFORM)
 
 
@@ -59,13 +75,7 @@ class TimeMix(nn.Module):
     @nn.compact
     def __call__(self, x_BLC: jax.Array, layer, tail_LC: jax.Array | None = None) -> jax.Array:
         D = x_BLC.shape[-1]
-        h = jnp.arange(D, dtype=jnp.float32)
-        ascent, descent = layer / (self.depth - 1), 1 - layer / self.depth
-        decay = self.param("time_decay", lambda _: -5 + 8 * (h / (D - 1)) ** (0.7 + 1.3 * ascent))
-        first = self.param("time_first", lambda _: jnp.log(0.3) + 0.5 * ((h + 1) % 3 - 1))
-        mu_k = self.param("mu_k", lambda _: (h / D) ** descent)
-        mu_v = self.param("mu_v", lambda _: (h / D) ** descent + 0.3 * ascent)
-        mu_r = self.param("mu_r", lambda _: (h / D) ** (descent / 2))
+        decay, first, (mu_k, mu_v, mu_r) = time_parameters(self, D, layer, self.depth)
 
         if tail_LC is not None and not self.side:  # The predecessor of its first token is an image's.
             x_BLC = jnp.concatenate([x_BLC, broadcast_batch(tail_LC[:1], len(x_BLC))], 1)
@@ -99,11 +109,7 @@ class ChannelMix(nn.Module):
     @nn.compact
     def __call__(self, x_BLC: jax.Array, layer) -> jax.Array:
         D = x_BLC.shape[-1]
-        h = jnp.arange(D, dtype=jnp.float32)
-        descent = 1 - layer / self.depth
-        mu_k = self.param("mu_k", lambda _: (h / D) ** descent)
-        mu_r = self.param("mu_r", lambda _: (h / D) ** descent)
-
+        mu_k, mu_r = (channel_parameter(self, name, D, layer, self.depth) for name in ("mu_k", "mu_r"))
         shifted = token_shift(x_BLC, self.side)
         k = constrained(_linear(4 * D, dtype=self.dtype, name="key")(mixed(x_BLC, shifted, mu_k)), *INNER)
         r = _linear(D, dtype=self.dtype, name="receptance")(mixed(x_BLC, shifted, mu_r))

@@ -52,6 +52,7 @@ def spike_train(
     currents_T___: jax.Array,
     v: jax.Array | None = None,
     *,
+    tau: float = math.inf,
     signed: bool = False,
     surrogate: str = "rectangular",
     surrogate_slope: float = 1.0,
@@ -63,12 +64,13 @@ def spike_train(
     Args:
       currents_T___: input currents, spiking steps first.
       v: the membrane before the first step, as it was returned; None starts at 1/2. With `signed` there are two, stacked.
+      tau: finite for neurons that leak, v <- v (1 - 1/tau) + c; without a leak, infinity, they count.
       signed, surrogate, surrogate_slope: as for `spike_rate`; the gradient is that of `ops.lif`.
     """
     currents = jnp.stack([currents_T___, -currents_T___], 1) if signed else currents_T___
     v = jnp.full(currents.shape[1:], START) if v is None else v
     spikes, v = lif(
-        currents, tau=math.inf, decay_input=False, v_reset=None, v_init=v, surrogate=surrogate, surrogate_slope=surrogate_slope
+        currents, tau=tau, decay_input=False, v_reset=None, v_init=v, surrogate=surrogate, surrogate_slope=surrogate_slope
     )
     return (spikes[:, 0] - spikes[:, 1] if signed else spikes), v
 
