@@ -10,7 +10,7 @@ import pytest
 from sdit_jax.layers.spike_count import SpikeLinear
 from sdit_jax.layers.stack import layer_norm
 
-z_BLC = np.random.default_rng(0).normal(size=(4, 9, 24)).astype(np.float32)
+z_BLC = np.random.default_rng(0).normal(size=(2, 3, 24)).astype(np.float32)
 
 
 class Net(nn.Module):
