@@ -72,7 +72,7 @@ def test_a_run_may_change_its_loader_and_trains_the_same_network(small, pictures
     [
         ({"data__name": "folder:{pictures}/1"}, "config.model.num_classes: found 10, folder:.* has 1"),
         ({"data__name": "folder:{pictures}", "data__split": "test"}, "config.data.split: found 'test', .* has train"),
-        ({"data__name": "tfds:mnist", "data__dir": "{pictures}"}, "tfds:mnist is not prepared in .*sdit_jax prepare mnist"),
+        ({"data__name": "tfds:mnist", "data__dir": "{pictures}"}, "tfds:mnist is not prepared in .*sdit prepare mnist"),
         ({"data__name": "npz:{pictures}/0/0.png"}, ".*0.png: not a .npz file"),
         ({"data__name": "folder:{pictures}", "data__resize": "sinc"}, "config.data.resize: found 'sinc', allowed are bilinear"),
         ({"data__resident": "sometimes"}, "config.data.resident: found 'sometimes', allowed are auto"),
