@@ -15,6 +15,10 @@ WKV and the last convolution.
 
 | preset | network | parameters | MACs per forward pass |
 |---|---|---|---|
+| `spike_small` | for 28x28 grey images: configs/spike_driven.py | 1,416,986 | 50.5 M |
+| `spike_ablation` | of the size of the networks of configs/ablations.py | 933,695 | 11.5 M |
+
+MACs are multiply-accumulates of one image in products on counts, the convolution and WKV, as `analysis.operations` counts them.
 
 Sources: the membrane shortcut and a neuron before each Linear, Spike-driven Transformer V3 (Yao et al. 2024, arXiv 2411.16061);
 RWKV in place of attention, PAPER section 4; adaLN, Peebles and Xie 2023 (arXiv 2212.09748).
