@@ -1,4 +1,4 @@
-"""Convolutions of images with a custom gradient, for speed on CPUs.
+"""Convolutions of images with a custom gradient, and their normalisation, for speed on CPUs.
 
 Inside of a loop, such as the scan over spiking steps, XLA's CPU compiler runs JAX's own gradient of a convolution some 40 times
 slower than the convolution itself: it only has a fast program for arrays in the order of `DIMENSIONS`. The gradients here are
@@ -78,3 +78,27 @@ class Convolution(nn.Module):
         kernel: Any = self.param("kernel", self.kernel_init, (self.size, self.size, x_BHWC.shape[-1], self.features))
         y_BHWN = checkpoint_name(convolution(x_BHWC, kernel, self.stride, jnp.dtype(self.dtype)), WEIGHTED)
         return y_BHWN + self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else y_BHWN
+
+
+class GroupNorm(nn.Module):
+    """scale * (gain * (x - mean) / sqrt(variance + 1e-6) + bias), over the pixels of an image and the channels of a group.
+
+    `gain` and `bias`, of each channel, are learned from 1 and 0. Pixels are summed by channel first: on a CPU this is several
+    times faster than flax's GroupNorm. Source: Wu and He 2018, arXiv 1803.08494.
+    """
+
+    groups: int
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x_BHWC: jax.Array) -> jax.Array:
+        B, H, W, C = x_BHWC.shape
+        gain: Any = self.param("scale", nn.initializers.ones, (C,))
+        bias: Any = self.param("bias", nn.initializers.zeros, (C,))
+        group_mean = lambda sum_BC: sum_BC.reshape(B, self.groups, -1).mean(-1) / (H * W)
+        by_channel = lambda mean_BG: jnp.repeat(mean_BG, C // self.groups, -1)
+        mean_BG, square_BG = group_mean(x_BHWC.sum((1, 2))), group_mean(jnp.square(x_BHWC).sum((1, 2)))
+        variance_BG = jnp.maximum(square_BG - jnp.square(mean_BG), 0)
+        gain_BC = by_channel(jax.lax.rsqrt(variance_BG + 1e-6)) * gain
+        bias_BC = bias - by_channel(mean_BG) * gain_BC
+        return x_BHWC * (self.scale * gain_BC)[:, None, None] + (self.scale * bias_BC)[:, None, None]

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from sdit_jax.errors import InputError
-from sdit_jax.layers.convolution import Convolution
+from sdit_jax.layers.convolution import Convolution, GroupNorm
 from sdit_jax.layers.embed import LabelEmbed, TimeEmbed
 from sdit_jax.layers.fields import at_least, choice
 from sdit_jax.layers.linear import XAVIER, Linear
@@ -139,7 +139,7 @@ class SpikingUNet(NeuronFields, nn.Module):
                 x_BHWC = block(f"up_{level}_{i}", level, jnp.concatenate([x_BHWC, skips.pop()], -1))
             if level:
                 x_BHWC = run(Up, f"upsample_{level}", self.widths[level - 1], x_BHWC)
-        current = self.threshold * nn.GroupNorm(self.groups, name="head_norm")(x_BHWC)
+        current = GroupNorm(self.groups, self.threshold, name="head_norm")(x_BHWC)
         spikes, after["head_neurons"] = neurons(name="head_neurons").step(current, membranes.get("head_neurons"))
         head = Convolution(out_channels, use_bias=True, kernel_init=nn.initializers.zeros, name="head")
         return head(spikes), after
@@ -172,10 +172,10 @@ class SpikingUNet(NeuronFields, nn.Module):
 
 
 def _normalised_conv(features, name, groups, threshold, size=3, stride=1, dtype="float32"):
-    """threshold * GroupNorm(conv(x)), for the compact method of a layer."""
+    """N(conv(x)), for the compact method of a layer."""
     conv = Convolution(features, size, stride, dtype, name=name)
-    norm = nn.GroupNorm(groups, name=f"{name}_norm")
-    return lambda x_BHWC: threshold * norm(conv(x_BHWC))
+    norm = GroupNorm(groups, threshold, name=f"{name}_norm")
+    return lambda x_BHWC: norm(conv(x_BHWC))
 
 
 class Layer(nn.Module):

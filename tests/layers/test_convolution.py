@@ -1,11 +1,11 @@
-"""Convolutions and their gradients against PyTorch's in float64."""
+"""Convolutions and norms, with their gradients, against PyTorch's in float64."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sdit_jax.layers.convolution import convolution
+from sdit_jax.layers.convolution import GroupNorm, convolution
 
 torch = pytest.importorskip("torch")
 
@@ -48,3 +48,23 @@ def test_operands_are_rounded_and_results_are_not():
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
         assert found.dtype == np.float32
     assert np.abs(y - in_pytorch(x, kernel, cotangent, 1)[0]).max() > 1e-4
+
+
+@pytest.mark.parametrize("groups", [1, 3, 6])
+def test_a_group_norm_has_the_values_and_gradients_of_pytorchs(groups):
+    rng = np.random.default_rng(2)
+    x, cotangent = rng.normal(0.7, 2, (2, 5, 4, 6)).astype(np.float32), rng.normal(size=(2, 5, 4, 6)).astype(np.float32)
+    params = {"scale": rng.normal(1, 0.5, 6).astype(np.float32), "bias": rng.normal(0, 0.5, 6).astype(np.float32)}
+    norm = GroupNorm(groups, scale=0.3)
+    y, pull = jax.vjp(lambda x, params: norm.apply({"params": params}, x), x, params)
+    theirs = [torch.tensor(np.float64(a)).requires_grad_() for a in (x, params["scale"], params["bias"])]
+    expected = 0.3 * torch.nn.functional.group_norm(theirs[0].permute(0, 3, 1, 2), groups, *theirs[1:], 1e-6).permute(
+        0, 2, 3, 1
+    )
+    expected.backward(torch.tensor(np.float64(cotangent)))
+    d_x, d_params = pull(cotangent)
+    np.testing.assert_allclose(y, expected.detach(), atol=1e-5)
+    for found, array in zip((d_x, d_params["scale"], d_params["bias"]), theirs, strict=True):
+        np.testing.assert_allclose(found, array.grad, rtol=1e-4, atol=1e-4)
+    constant = norm.apply({"params": params}, np.full_like(x, 3.7))  # No variance: nothing but rounding over 1e-3.
+    np.testing.assert_allclose(constant, np.broadcast_to(0.3 * params["bias"], x.shape), atol=1e-2)

@@ -41,7 +41,7 @@ def named(neuron, mesh):
 
 
 def config_of(make, mesh, neuron="lif"):
-    return make(model__width=WIDTH, model__neuron=neuron, **sized(mesh))
+    return make(model__width=WIDTH, model__neuron=neuron, checkpoint__every="never", **sized(mesh))  # Saved at the end.
 
 
 def on_one_device(make, folder):
