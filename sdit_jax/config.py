@@ -60,6 +60,7 @@ def default_config(model: Mapping) -> Config:
     config.diffusion.clip_x0 = False  # Whether samplers clip predicted images to [-1, 1]; the cosine schedule needs it.
 
     config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.name = "adamw"  # Or "muon", for hidden matrices; all other parameters keep AdamW.
     config.optimizer.learning_rate = 1e-4
     config.optimizer.schedule = "constant"  # "constant", "linear" or "cosine" decay to final_fraction of the learning rate.
     config.optimizer.warmup = "0 steps"

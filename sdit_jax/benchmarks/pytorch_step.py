@@ -79,7 +79,7 @@ def _ours(params, examples, dtype):
     """(step(examples), the loss of `examples`)."""
     config = default_config(preset(PRESET, label_dropout=0.0, dtype=dtype))
     model, objective = build(config.model), Objective(linear(1000))
-    tx = optimizer.adamw(config.optimizer, optimizer.learning_rate(config.optimizer, 1000, 0))
+    tx = optimizer.make_optimizer(config.optimizer, optimizer.learning_rate(config.optimizer, 1000, 0), model)
     state = TrainState(jnp.int32(0), {"params": jax.device_put(params)}, None, jax.jit(tx.init)(params))
 
     def train_step(state, examples):

@@ -83,7 +83,7 @@ def trained(model_config: Config, batch_size: int, images: int = DATA) -> Traine
     loader = make_loader(data, config.data, mesh, **sizes, seed=0)
     batch = loader(0)
     rate = optimizer.learning_rate(config.optimizer, 1000, 0)
-    tx = optimizer.adamw(config.optimizer, rate)
+    tx = optimizer.make_optimizer(config.optimizer, rate, model)
     state = jax.jit(lambda: create(model, tx, 0, keep_ema=True))()
     averages = empty_averages(model, objective, state.variables, batch)
     program, cost = compiled(make_train_step(model, objective, tx, rate, config, mesh), state, averages, batch)

@@ -118,7 +118,7 @@ def predict(config: Config, chip: Chip, devices: int, slices: int = 0, names: tu
     groups, M = sizes["data"] * sizes["fsdp"], config.microbatches
     images = config.batch_size // groups
     model, objective = models.build(config.model), make_objective(config.diffusion)
-    tx = optimizer.adamw(config.optimizer, lambda _: 0.0)
+    tx = optimizer.make_optimizer(config.optimizer, lambda _: 0.0, model)
     state = jax.eval_shape(lambda: create(model, tx, config.seed, config.ema.half_life > 0))
     with assumed("tpu" if chip.torus else "gpu"):
         held = memory(model, objective, state, mesh, images, M)

@@ -1,15 +1,19 @@
-"""AdamW with a learning-rate schedule, gradient clipping and learning rates that transfer between widths, from optax."""
+"""AdamW or Muon with a learning-rate schedule, gradient clipping and learning rates that transfer between widths, from optax."""
 
 from typing import Any
 
 import jax
 import optax
+import optax.contrib
 
 from sdit_jax.config import Config
 from sdit_jax.errors import InputError
 from sdit_jax.models import Network, initial_variables
 
+NAMES = ("adamw", "muon")
 SCHEDULES = ("constant", "linear", "cosine")
+MATRIX = optax.contrib.MuonDimensionNumbers(-2, -1)  # Of a stack of them, each by itself; so is each tap of a convolution.
+UPDATE_RMS = 0.2  # Of Muon, before the learning rate: about that of Adam.
 
 
 def learning_rate(config: Config, total_steps: int, warmup_steps: int) -> optax.Schedule:
@@ -34,34 +38,59 @@ def learning_rate(config: Config, total_steps: int, warmup_steps: int) -> optax.
     return optax.join_schedules([optax.linear_schedule(0, peak, warmup_steps), after], [warmup_steps])
 
 
-def adamw(config: Config, rate: optax.Schedule, model: Network | None = None) -> optax.GradientTransformation:
-    """PyTorch's AdamW: decoupled weight decay on every parameter, eps 1e-8; with `clip_norm`, gradients are clipped first.
-
-    With `base_width` and a model, the learning rate (and so the decay) of hidden matrices is scaled by base_width / width.
-    Raises InputError for a field out of its range.
-    """
+def check(config: Config) -> None:
+    """Raises InputError for a field of config.optimizer, besides those of the learning rate, that is out of its range."""
+    if config.name not in NAMES:
+        raise InputError(f"config.optimizer.name: found {config.name!r}, allowed are {', '.join(NAMES)}")
     for name in ("b1", "b2"):
         if not 0 <= config[name] < 1:
             raise InputError(f"config.optimizer.{name}: found {config[name]}, must be in 0..1, 1 excluded")
+    if config.base_width and config.name != "adamw":
+        raise InputError(f"config.optimizer.base_width: found {config.base_width}, its rule holds for config.optimizer.name 'adamw'")
+
+
+def make_optimizer(config: Config, rate: optax.Schedule, model: Network) -> optax.GradientTransformation:
+    """AdamW; or Muon for hidden matrices and AdamW for everything else. With `clip_norm`, gradients are clipped first.
+
+    AdamW is PyTorch's: decoupled weight decay of every parameter, eps 1e-8; beside Muon its momentum is Nesterov's. Muon moves
+    a matrix of n inputs and m outputs by
+
+        0.2 sqrt(max(n, m)) U V^T, with the singular value decomposition U S V^T of its Nesterov momentum (0.95)
+
+    where S is only brought near 1, by five Newton-Schulz steps. The factor gives the update the size of Adam's, so that both
+    share the learning rate and the weight decay.
+
+    With `base_width`, the learning rate (and so the decay) of matrices that read the width is scaled by base_width / width.
+    Raises InputError for a field out of its range.
+
+    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; the factor, Liu et al. 2025 (arXiv
+    2502.16982), section 2.2.
+    """
+    check(config)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    parts = [clip, optax.adamw(rate, config.b1, config.b2, weight_decay=config.weight_decay)]
-    if config.base_width and model is not None:
-        parts.append(optax.masked(optax.scale(config.base_width / model.width), hidden_matrices(model)))
+    if config.name == "muon":
+        matrices = jax.tree.map(lambda hidden: MATRIX if hidden else None, growing(model, -2, -1))
+        update = optax.contrib.muon(
+            rate, weight_decay=config.weight_decay, muon_weight_dimension_numbers=matrices, consistent_rms=UPDATE_RMS,
+            adam_b1=config.b1, adam_b2=config.b2, adam_weight_decay=config.weight_decay,
+        )  # fmt: skip
+    else:
+        update = optax.adamw(rate, config.b1, config.b2, weight_decay=config.weight_decay)
+    parts = [clip, update]
+    if config.base_width:
+        # Adam moves every entry by about its learning rate, so that a sum over `width` entries moves further the wider it is.
+        # muP's rule for Adam: Yang et al. 2022 (arXiv 2203.03466), table 3; its initial scales are not adopted.
+        parts.append(optax.masked(optax.scale(config.base_width / model.width), growing(model, -2)))
     return optax.chain(*parts)
 
 
-def hidden_matrices(model: Network) -> Any:
-    """A tree of booleans: True for matrices whose fan-in grows with the width, found by doubling it.
-
-    Adam moves every entry by about its learning rate, so that a sum over `width` entries moves further the wider it is, unless
-    the rate falls as 1 / width. Source: muP's rule for Adam, Yang et al. 2022 (arXiv 2203.03466), table 3; its initial scales
-    are not adopted.
-    """
+def growing(model: Network, *axes: int) -> Any:
+    """A tree of booleans: True for matrices of which these axes, -2 for inputs and -1 for outputs, grow with the width."""
 
     def shapes(width):
         return jax.eval_shape(lambda: initial_variables(model.clone(width=width), 0))["params"]
 
     def grows(narrow, wide):
-        return narrow.ndim > 1 and narrow.shape[-2] != wide.shape[-2]
+        return narrow.ndim > 1 and all(narrow.shape[axis] != wide.shape[axis] for axis in axes)
 
     return jax.tree.map(grows, shapes(model.width), shapes(2 * model.width))

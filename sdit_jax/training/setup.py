@@ -124,7 +124,7 @@ def make_setup(config: Config) -> Setup:
         evaluate=steps(config.evaluation.every, "config.evaluation.every"),
     )
     rate = optimizer.learning_rate(config.optimizer, total, steps(config.optimizer.warmup, "config.optimizer.warmup"))
-    tx = optimizer.adamw(config.optimizer, rate, model)
+    tx = optimizer.make_optimizer(config.optimizer, rate, model)
     evaluate = make_evaluator(config, model, objective, mesh) if cadence.evaluate else None
     return Setup(config, mesh, model, objective, loader, rate, tx, cadence, sampling, evaluate)
 

@@ -74,7 +74,8 @@ def _validate(config):
     """Raises InputError for everything that can be checked without data."""
     fields.validate(config)
     make_objective(config.diffusion)
-    optimizer.adamw(config.optimizer, optimizer.learning_rate(config.optimizer, 1, 0))
+    optimizer.check(config.optimizer)
+    optimizer.learning_rate(config.optimizer, 1, 0)
 
 
 def train_all(runs: list[Run], workdir: Path) -> dict[str, TrainingFailed]:

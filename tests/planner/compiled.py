@@ -29,7 +29,7 @@ def abstract(config):
     """(model, objective, rate, tx, state) of a configuration."""
     model, objective = build(config.model), make_objective(config.diffusion)
     rate = optimizer.learning_rate(config.optimizer, 1000, 0)
-    tx = optimizer.adamw(config.optimizer, rate)
+    tx = optimizer.make_optimizer(config.optimizer, rate, model)
     return model, objective, rate, tx, jax.eval_shape(lambda: create(model, tx, 0, config.ema.half_life > 0))
 
 

@@ -1,4 +1,4 @@
-"""AdamW and its schedule against their definitions in float64."""
+"""AdamW, Muon and their schedule against their definitions in float64."""
 
 import functools
 
@@ -19,6 +19,9 @@ from sdit_jax.training.state import create
 READ_FEW = ("patch_embed", "time_embed/hidden", "over_tokens", "smooth")
 
 
+MODEL = build(preset("digits", width=8))
+
+
 def fields(**changes):
     config = default_config({}).optimizer
     config.update(changes)
@@ -27,7 +30,7 @@ def fields(**changes):
 
 def test_adamw_is_decoupled_weight_decay_with_bias_correction():
     config = fields(learning_rate=0.1, weight_decay=0.05)
-    tx = optimizer.adamw(config, optimizer.learning_rate(config, 100, 0))
+    tx = optimizer.make_optimizer(config, optimizer.learning_rate(config, 100, 0), MODEL)
     rng = np.random.default_rng(0)
     p = rng.normal(size=5)
     params, state = jnp.asarray(p, jnp.float32), tx.init(jnp.asarray(p, jnp.float32))
@@ -43,7 +46,7 @@ def test_adamw_is_decoupled_weight_decay_with_bias_correction():
 
 def test_clipping_bounds_the_global_norm():
     config = fields(clip_norm=0.5)
-    tx = optimizer.adamw(config, lambda _: 1.0)
+    tx = optimizer.make_optimizer(config, lambda _: 1.0, MODEL)
     grads = {"a": jnp.array([30.0]), "b": jnp.array([40.0])}
     _, state = tx.update(grads, tx.init(grads), grads)
     first_moment = state[1][0].mu
@@ -72,9 +75,59 @@ def test_mistakes_name_the_field(changes, warmup, names):
         optimizer.learning_rate(fields(**changes), 100, warmup)
 
 
-def test_momentum_outside_its_range_is_refused():
-    with pytest.raises(InputError, match="optimizer.b2"):
-        optimizer.adamw(fields(b2=1.0), lambda _: 1.0)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"b2": 1.0}, "optimizer.b2.*1.0"),
+        ({"name": "sgd"}, "optimizer.name.*'sgd'.*adamw, muon"),
+        ({"name": "muon", "base_width": 8}, "optimizer.base_width.*8.*adamw"),
+    ],
+)
+def test_fields_out_of_their_range_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        optimizer.make_optimizer(fields(**changes), lambda _: 1.0, MODEL)
+
+
+def orthogonalized(matrix):
+    """Five Newton-Schulz steps in float64, with the coefficients of Jordan et al."""
+    x = matrix / np.linalg.norm(matrix)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x
+
+
+def test_muon_orthogonalizes_the_momentum_of_hidden_matrices_and_adam_moves_the_rest():
+    model = build(preset("spike_ablation", width=8))
+    params = initial_variables(model, 0)["params"]
+    tx = optimizer.make_optimizer(fields(name="muon", weight_decay=0.1), lambda _: 0.01, model)
+    keys = jax.random.split(jax.random.key(1), 3)
+    gradients = [jax.tree.map(lambda leaf, key=key: jax.random.normal(key, leaf.shape), params) for key in keys]
+
+    @jax.jit
+    def third_update(params, gradients):
+        state = tx.init(params)
+        for gradient in gradients:
+            updates, state = tx.update(gradient, state, params)
+        return updates
+
+    updates, hidden = third_update(params, gradients), []
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        names = [entry.key for entry in path]
+        p, *gs = (np.float64(functools.reduce(lambda tree, name: tree[name], names, tree)) for tree in (params, *gradients))
+        if names[-1] == "kernel" and (names[0].endswith(("blocks", "block")) or names[:2] == ["time_embed", "output"]):
+            m = 0.05 * sum(0.95 ** (2 - i) * g for i, g in enumerate(gs))
+            nesterov = 0.95 * m / (1 - 0.95**4) + 0.05 * gs[-1] / (1 - 0.95**3)
+            shape = (-1, *p.shape[-2:])
+            expected = np.stack([orthogonalized(matrix) for matrix in nesterov.reshape(shape)]).reshape(p.shape)
+            expected *= 0.2 * max(p.shape[-2:]) ** 0.5
+            hidden.append("/".join(names))
+        else:
+            m, v = (sum((1 - b) * b ** (2 - i) * g**n for i, g in enumerate(gs)) for b, n in ((0.9, 1), (0.999, 2)))
+            nesterov = 0.9 * m / (1 - 0.9**4) + 0.1 * gs[-1] / (1 - 0.9**3)
+            expected = nesterov / (np.sqrt(v / (1 - 0.999**3)) + 1e-8)
+        np.testing.assert_allclose(update, -0.01 * (expected + 0.1 * p), rtol=2e-4, atol=2e-6, err_msg="/".join(names))
+    assert any("mid_block/channel_mix/key" in name for name in hidden) and not any("head" in name for name in hidden)
 
 
 def test_a_base_width_scales_the_rate_of_matrices_that_read_the_width():
@@ -85,7 +138,7 @@ def test_a_base_width_scales_the_rate_of_matrices_that_read_the_width():
 
     @functools.partial(jax.jit, static_argnums=0)
     def second_update(base_width, params):
-        tx = optimizer.adamw(fields(weight_decay=0.1, base_width=base_width), lambda _: 0.01, model)
+        tx = optimizer.make_optimizer(fields(weight_decay=0.1, base_width=base_width), lambda _: 0.01, model)
         _, state = tx.update(params, tx.init(params), params)
         return tx.update(params, state, params)[0]
 
@@ -100,7 +153,7 @@ def test_a_state_with_a_base_width_is_saved_and_restored(tmp_path):
     model = build(preset("digits", width=8))
     make = jax.jit(lambda tx: create(model, tx, 0, False), static_argnums=0)
     plain, given, scaled = (
-        make(optimizer.adamw(fields(base_width=base), lambda _: 0.1, m)) for base, m in ((0, None), (0, model), (4, model))
+        make(optimizer.make_optimizer(fields(base_width=base), lambda _: 0.1, m)) for base, m in ((0, None), (0, model), (4, model))
     )
     assert jax.tree.structure(plain) == jax.tree.structure(given)
     saved = jax.tree.map(lambda leaf: leaf + 1, scaled)
