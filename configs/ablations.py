@@ -35,7 +35,7 @@ RELEASE = {  # Its architecture and recipe at this size.
     **{f"model.{name}": defaults()[name] for name in PRESETS["small"] if name not in SIZES},
     "diffusion.schedule": "linear", "diffusion.prediction": "noise", "diffusion.distribution": "uniform",
     "diffusion.clip_x0": False,
-    "optimizer.learning_rate": 1e-4, "optimizer.schedule": "constant", "optimizer.warmup": "0 steps",
+    "optimizer.name": "adamw", "optimizer.learning_rate": 1e-4, "optimizer.schedule": "constant", "optimizer.warmup": "0 steps",
     "optimizer.clip_norm": 0.0, "batch_size": 256, "ema.half_life": 0.0,
 }  # fmt: skip
 RELEASE_NETWORK = RELEASE | {
@@ -106,25 +106,36 @@ CLOSE = (  # Close to the base: with a second seed.
 )
 
 
-# Of the spike-driven network with the recipe.
+# Of the spike-driven network with Muon.
+ONE_SIGN = {"model.signed": False, "model.gain": 0.5, "model.amplitude": 10.0}  # Of about the same spikes.
 SPIKE_DRIVEN = (
-    {"model.neuron": "identity", "model.amplitude": 2.0},  # The non-spiking baseline.
-    {"model.amplitude": 1.0},
-    {"model.amplitude": 2.8},
-    {"model.amplitude": 5.0},
+    {"model.neuron": "identity"},  # The non-spiking baseline.
+    # Neurons.
     {"model.spiking_steps": 1},
     {"model.spiking_steps": 2},
     {"model.spiking_steps": 4},
-    {"model.spiking_steps": 16},
-    {"model.signed": True, "model.spiking_steps": 2},
-    {"model.signed": True, "model.spiking_steps": 4},
-    {"model.gain": 0.8},
-    {"model.gain": 1.0, "model.amplitude": 6.0},
+    {"model.spiking_steps": 64},
+    {"model.gain": 0.2, "model.amplitude": 5.0},
+    {"model.gain": 0.5, "model.amplitude": 2.0},
+    {"model.amplitude": 8.0},
+    ONE_SIGN,
+    ONE_SIGN | {"model.gain": 0.3},
+    ONE_SIGN | {"model.spiking_steps": 64},
     {"model.surrogate": "atan", "model.surrogate_slope": 2.0},
-    {"model.skips": False},
-    {"model.conditioning": "every_token"},
     {"model.timing": "streaming"},
     {"model.timing": "streaming", "model.neuron": "lif"},
+    # Architecture.
+    {"model.final_channels": 0},
+    {"model.skips": False},
+    {"model.conditioning": "every_token"},
+    {"model.depth": 4, "model.width": 104},
+    # Optimizer.
+    {"optimizer.name": "adamw"},
+    {"optimizer.learning_rate": 4e-3},
+    {"optimizer.learning_rate": 9e-3},
+    {"batch_size": 16, "optimizer.learning_rate": 5e-3},
+    {"batch_size": 64, "optimizer.learning_rate": 8e-3},
+    {"ema.half_life": 5_000.0},
 )
 # Rivals: parameters within 5 % of SDiT's 939,963.
 NETWORKS = {
@@ -135,7 +146,7 @@ NETWORKS = {
 }
 BASELINES = {
     "sdit": {"neuron": "identity"},
-    "spike_driven": {"neuron": "identity", "amplitude": 2.0},
+    "spike_driven": {"neuron": "identity"},
     "spiking_unet": {"neuron": "gelu"},
 }
 
@@ -155,6 +166,8 @@ def get_config(arg=None):
     config.samples.every = "never"
     config.evaluation.every = "100%"
     config.evaluation.names = "fd_classifier,loss"
+    if arg.rivals or arg.spike_driven:
+        config.optimizer.name = "muon"
     if arg.long or arg.rivals:
         config.duration, config.optimizer.warmup, config.evaluation.every = "120000 images", "2%", "25%"
     elif arg.spike_driven:

@@ -19,4 +19,5 @@ def get_config(arg=None):
     config = small["get_config"](arg)
     tiny = parse_arg(arg, fashion_mnist=False, tiny=False).tiny
     config.model = preset("spike_small", **({"width": 32} if tiny else {}))
+    config.optimizer.name = "muon"
     return config

@@ -27,6 +27,9 @@ class TokenNetwork(nn.Module):
     # How time and label condition the tokens. "token": one token in front; "every_token": also added to all others; "adaln":
     # that, and a scale and a shift of every normalised block input (Peebles and Xie 2023, arXiv 2212.09748, section 3.2).
     conditioning: str = choice("token", "token", "every_token", "adaln")
+    # Channels of the image before the final 3x3 convolution, which thus sees more than one number a pixel across the seams of
+    # patches; 0: those of the prediction.
+    final_channels: int = at_least(0, 0)
     final_conv_init: str = choice("random", "random", "identity")  # "identity" starts as if the convolution were not there.
     skips: bool = True
     learned_variance: bool = True
@@ -41,10 +44,13 @@ class TokenNetwork(nn.Module):
 def check(fields: Mapping[str, Any]) -> None:
     """Raises InputError for fields of a TokenNetwork that contradict each other."""
     depth, dropout, size, patch = (fields[name] for name in ("depth", "label_dropout", "image_size", "patch_size"))
+    inner, channels = fields["final_channels"], fields["channels"] * (2 if fields["learned_variance"] else 1)
     if depth % 2:
         raise InputError(f"config.model.depth: found {depth}, must be even (half before, half after the middle)")
     if dropout >= 1:
         raise InputError(f"config.model.label_dropout: found {dropout}, must be below 1")
+    if 0 < inner < channels:
+        raise InputError(f"config.model.final_channels: found {inner}, must be 0 or at least the {channels} of the prediction")
     if size % patch:
         raise InputError(f"config.model.image_size: found {size}, must be divisible by config.model.patch_size {patch}")
 
@@ -81,7 +87,8 @@ def image(network: TokenNetwork, x_BLC: jax.Array, head: Callable[..., jax.Array
     settings = {"kernel_init": nn.initializers.zeros, "use_bias": True}
     linear = head or (lambda name, features, x, **settings: Linear(features, name=name, **settings)(x))
     channels = network.channels * (2 if network.learned_variance else 1)
-    x = unpatchify(linear("head", network.patch_size**2 * channels, x_BLC, **settings)[:, 1:], network.patch_size)
+    inner = network.final_channels or channels
+    x = unpatchify(linear("head", network.patch_size**2 * inner, x_BLC, **settings)[:, 1:], network.patch_size)
     random = network.final_conv_init == "random"
     kernel_init, bias_init = (UNIFORM, uniform_bias) if random else (delta, nn.initializers.zeros)
     return nn.Conv(channels, (3, 3), kernel_init=kernel_init, bias_init=bias_init, name="smooth")(x)
@@ -93,5 +100,7 @@ def uniform_bias(key, shape, dtype=jnp.float32):
 
 
 def delta(key, shape, dtype=jnp.float32):
-    """The 3x3 kernel that passes every channel on."""
-    return jnp.zeros(shape, dtype).at[1, 1].set(jnp.eye(shape[-1], dtype=dtype))
+    """The 3x3 kernel that passes every channel on; from input channels beyond the outputs, random weights."""
+    outputs = shape[-1]
+    kernel = UNIFORM(key, shape, dtype).at[:, :, :outputs].set(0) if shape[-2] > outputs else jnp.zeros(shape, dtype)
+    return kernel.at[1, 1, :outputs].set(jnp.eye(outputs, dtype=dtype))

@@ -59,8 +59,8 @@ class SpikeTimeMix(nn.Module):
 class SpikeChannelMix(nn.Module):
     """W_v N(LN(h)), h = W_k N(mu z + (1 - mu) shifted z), four times as wide inside; N are neurons.
 
-    RWKV's gate is left out, and the neurons, which rectify, take the place of relu(h)^2; with `squared_relu`, for neurons that
-    do not spike, it is back.
+    RWKV's gate is left out. Neurons that rectify take the place of relu(h)^2; with `squared_relu`, for neurons that do not, it
+    is back.
     """
 
     linear: Callable[..., SpikeLinear]

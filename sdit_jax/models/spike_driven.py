@@ -6,7 +6,7 @@ Linear has a layer of neurons in front of it (`layers.spike_count`) and adds its
     x <- x + W_s N(LN(skip))                                          in the second half of the blocks
     z  = adaLN(x), k, v, r = W N(mu z + (1 - mu) shifted z)           each with its own mu
     x <- x + W_o N(LN(sigmoid(r) * wkv(k, v)))
-    z  = adaLN(x), h = W_k N(mu z + (1 - mu) shifted z)
+    z  = adaLN(x), h = W_k N(mu z + (1 - mu) shifted z), of signed neurons relu(h)^2
     x <- x + W_v N(LN(h))
     image = Conv3x3(unpatchify(W_h N(LN(x))))
 
@@ -55,9 +55,10 @@ LAYOUT = Layout(
     ),
     stacked=STACKED,
 )
+NEURONS = {"spiking_steps": 8, "signed": True, "gain": 0.25, "amplitude": 4.0}
 PRESETS = {
-    "spike_small": {"width": 164, "spiking_steps": 8},
-    "spike_ablation": {"patch_size": 7, "width": 132, "spiking_steps": 8},
+    "spike_small": {"width": 164, "final_channels": 8, **NEURONS},
+    "spike_ablation": {"patch_size": 7, "width": 132, "final_channels": 8, **NEURONS},
 }
 
 
@@ -127,10 +128,11 @@ class SpikeDriven(SpikeFields, image.TokenNetwork):
 
     def _block_fields(self):
         side, linear = self.image_size // self.patch_size, self._linear(dtype=self.dtype)
+        rectify = self.neuron == "identity" or self.signed
         return {
             "linear": linear,
             "time_mix": partial(SpikeTimeMix, linear, self.depth, side, self.wkv),
-            "channel_mix": partial(SpikeChannelMix, linear, self.depth, side, self.neuron == "identity"),
+            "channel_mix": partial(SpikeChannelMix, linear, self.depth, side, rectify),
         }
 
 

@@ -138,7 +138,7 @@ def stepwise(membranes, rates, leak=0.0):
 def test_the_network_computes_its_equations(steps, signed):
     weights, rates = variables(), {}
     found, sown = run(weights, spiking_steps=steps, signed=signed)
-    np.testing.assert_allclose(found, network(weights, at_once(steps, signed, rates)), atol=2e-4)
+    np.testing.assert_allclose(found, network(weights, at_once(steps, signed, rates), squared_relu=signed), atol=2e-4)
     measured = by_layer(sown["spikes"], "firing_rate")
     assert {name.removesuffix(".0") if name.startswith("head") else name for name in measured} == set(rates)
     for name, rate in rates.items():
