@@ -15,8 +15,8 @@ WKV and the last convolution.
 
 | preset | network | parameters | MACs per forward pass |
 |---|---|---|---|
-| `spike_small` | for 28x28 grey images: configs/spike_driven.py | 1,416,986 | 50.5 M |
-| `spike_ablation` | of the size of the networks of configs/ablations.py | 933,695 | 11.5 M |
+| `spike_small` | for 28x28 grey images: configs/spike_driven.py | 1,435,529 | 51.5 M |
+| `spike_ablation` | of the size of the networks of configs/ablations.py | 979,377 | 12.3 M |
 
 MACs are multiply-accumulates of one image in products on counts, the convolution and WKV, as `analysis.operations` counts them.
 

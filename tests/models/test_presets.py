@@ -1,12 +1,15 @@
-"""The presets of SDiT: the sizes that were published, and what the quickstart's network promises."""
+"""Presets: the sizes that were published and that the docstrings state, and what the quickstart's network promises."""
 
+import importlib
 import math
+import re
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from sdit_jax.models import build, defaults, initial_variables, preset, presets
+from sdit_jax.analysis import operations
+from sdit_jax.models import build, defaults, families, initial_variables, preset, presets
 from sdit_jax.models.sdit import PRESETS
 
 
@@ -16,6 +19,19 @@ from sdit_jax.models.sdit import PRESETS
 def test_a_preset_has_as_many_parameters_as_published(name, count):
     shapes = jax.eval_shape(lambda: initial_variables(build(preset(name)), 0)["params"])
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == count
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_preset_is_as_large_as_the_docstring_of_its_network_says(name):
+    docs = "".join(importlib.import_module(f"sdit_jax.models.{family}").__doc__ or "" for family in families())
+    row = re.search(rf"\| `{name}` \|.*\| ([\d,]+) \| ([\d.]+) ([MG]) \|", docs)
+    assert row, f"no row of {name}"
+    parameters, macs, unit = row.groups()
+    model = build(preset(name))
+    shapes = jax.eval_shape(lambda: initial_variables(model, 0)["params"])
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == int(parameters.replace(",", ""))
+    digits = len(macs.partition(".")[2])
+    assert f"{operations.forward(model).macs / {'M': 1e6, 'G': 1e9}[unit]:.{digits}f}" == macs
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("sdit_")])
