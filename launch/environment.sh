@@ -1,25 +1,25 @@
-# Sourced by the other scripts: installs setup.cfg and constraints.txt into .venv, once. Needs Python 3.11 or 3.12 and PyPI.
+# Sourced by the other scripts: installs setup.cfg and constraints.txt into .venv, once. Needs Python 3.11 to 3.14 and PyPI.
 #     EXTRAS=test,dev . launch/environment.sh
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 extras="${EXTRAS:-}"
 stamp=".venv/.installed-${extras:-core}"
-sum="$(cat setup.cfg pyproject.toml constraints.txt | cksum)"
+sum="$(cat setup.py setup.cfg pyproject.toml constraints.txt | cksum)"
 
 fits() {
-    "$1" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null
+    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null
 }
 
 find_python() {
     local candidate found
-    for candidate in "${PYTHON:-python3.12}" python3.12 python3.11 python3 python; do
+    for candidate in "${PYTHON:-python3.12}" python3.12 python3.13 python3.14 python3.11 python3 python; do
         if fits "$candidate"; then
             echo "$candidate"
             return
         fi
     done
     found="$(python3 --version 2>/dev/null || echo 'no Python 3')"
-    echo "error: found $found; Python 3.11 or 3.12 is needed (set PYTHON=/path/to/python)" >&2
+    echo "error: found $found; Python 3.11 to 3.14 is needed (set PYTHON=/path/to/python)" >&2
     return 2
 }
 

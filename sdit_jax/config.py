@@ -1,7 +1,8 @@
 """The configuration: every field with its default, its checks, typed string arguments, durations, saved configurations.
 
 A config file is a Python file with `get_config(arg)` that returns `default_config(model)` with some fields changed. Fields are
-overridden on the command line with `--config.FIELD=VALUE`; the resolved configuration is saved in the run folder.
+overridden on the command line with `--config.FIELD=VALUE`; the resolved configuration is saved in the run folder. The config
+files that are shipped are found by name.
 """
 
 import json
@@ -19,6 +20,7 @@ from sdit_jax.errors import InputError
 Config: TypeAlias = Any  # An ml_collections.ConfigDict, whose fields no type checker knows.
 MAX_SEED = 2**32 - 1  # JAX's keys take no more.
 UNITS = ("steps", "epochs", "images", "%")
+PACKAGE = Path(__file__).parent
 
 
 def default_config(model: Mapping) -> Config:
@@ -219,6 +221,24 @@ def parse_arg(arg: str | None, **defaults: bool | int | float | str) -> Config:
     return ml_collections.ConfigDict(values)
 
 
+def shipped() -> dict[str, Path]:
+    """The config files that come with the package, by name: inside of an installed package, beside it in a clone."""
+    room = PACKAGE if (PACKAGE / "configs").is_dir() else PACKAGE.parent
+    return {path.stem: path for path in sorted((room / "configs").glob("*.py"))}
+
+
+def locate(text: str, field: str) -> str:
+    """FILE.py[:ARG] of the same, or of a shipped NAME[:ARG] such as "digits:tiny". Raises InputError if there is no file."""
+    name, colon, arg = text.partition(":")
+    if name.endswith(".py") or "/" in name:
+        if not Path(name).is_file():
+            raise InputError(f"{field}: no such file {name}")
+        return text
+    if name not in shipped():
+        raise InputError(f"{field}: found {name!r}, allowed are {', '.join(shipped())}, or a path that ends in .py")
+    return f"{shipped()[name]}{colon}{arg}"
+
+
 # Fields of saved configurations under their names of today, and values of theirs that are called otherwise.
 RENAMED = {
     "model.timesteps": "model.spiking_steps",
@@ -233,7 +253,12 @@ def completed(saved: Mapping[str, Any]) -> Config:
     """A saved configuration as the code of today has it: renamed fields renamed, fields that are younger at their defaults."""
     flat = {RENAMED.get(name, name): value for name, value in flattened(saved).items()}
     flat = {name: RENAMED_VALUES.get((name, value), value) for name, value in flat.items()}
-    config = default_config({"name": flat.get("model.name", models.DEFAULT)}).to_dict()
+    return nested(flattened(default_config({"name": flat.get("model.name", models.DEFAULT)})) | flat)
+
+
+def nested(flat: Mapping[str, Any]) -> Config:
+    """The inverse of `flattened`."""
+    config: dict[str, Any] = {}
     for name, value in flat.items():
         *groups, field = name.split(".")
         group = config

@@ -1,5 +1,9 @@
 """The exceptions that the package raises for people: one line that names the field or file, what was found, what is allowed."""
 
+import contextlib
+import re
+from collections.abc import Iterator
+
 
 class InputError(ValueError):
     """A user's mistake. Commands print it in one line and exit with 2."""
@@ -19,3 +23,16 @@ class TrainingFailed(RuntimeError):
 
 class Stopped(Exception):
     """A run was asked to stop before its end and has saved its state. Commands exit with 75: rerun to resume."""
+
+
+@contextlib.contextmanager
+def data_fields_named(**names: str) -> Iterator[None]:
+    """Within it, an InputError that names a field of config.data names what holds that value instead, such as a flag.
+
+    with data_fields_named(name="--reference", dir="--data_dir"): ...
+    """
+    try:
+        yield
+    except InputError as error:
+        message = re.sub(r"\bconfig\.data\.(\w+)", lambda found: names.get(found[1], found[0]), str(error))
+        raise type(error)(message) from None

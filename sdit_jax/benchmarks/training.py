@@ -28,7 +28,7 @@ from sdit_jax.training import optimizer
 from sdit_jax.training.state import create
 from sdit_jax.training.step import compiled, empty_averages, make_train_step
 
-STARTUP_CONFIG = "configs/digits.py"
+STARTUP_CONFIG = "digits"
 # (preset, batch size) of training, dtypes of products: the quickstart's, and the release's networks at a batch that fits.
 CPU = (("digits", 64), ("sdit_mnist", 16), ("sdit_cifar10", 4)), ("float32", "bfloat16")
 ACCELERATOR = (("digits", 1024), ("sdit_mnist", 256), ("sdit_cifar10", 256)), ("bfloat16",)

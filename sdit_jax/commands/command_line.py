@@ -8,13 +8,12 @@ rerun to resume; 130 interrupted.
 """
 
 import ast
-import contextlib
 import importlib
+import itertools
 import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -27,10 +26,11 @@ from sdit_jax.files import cache_dir
 from sdit_jax.sharding.processes import STOPPED
 
 VERBS = (
-    "train", "sample", "evaluate", "export", "import_release", "prepare", "fit_classifier",
+    "train", "sample", "animate", "evaluate", "export", "import_release", "prepare", "fit_classifier",
     "plan", "sweep", "curves", "scaling", "bench",
 )  # fmt: skip
 HELP = ("--help", "-help", "-h", "--helpfull", "help")
+CONFIG_FLAGS = ("--config", "-config")
 
 
 def main() -> None:
@@ -83,29 +83,13 @@ def run(command: ModuleType) -> None:
     app.run(call, flags_parser=lambda argv: _parse(argv, command))
 
 
-@contextlib.contextmanager
-def flags_named(**names: str) -> Iterator[None]:
-    """Within it, an InputError that names a field of config.data names the flag which holds that value instead.
-
-    with flags_named(name="--reference", dir="--data_dir"): ...
-    """
-    try:
-        yield
-    except InputError as error:
-        message = re.sub(r"\bconfig\.data\.(\w+)", lambda found: names.get(found[1], found[0]), str(error))
-        raise type(error)(message) from None
-
-
 def _parse(argv, command):
     if any(arg in HELP for arg in argv[1:]):
         print((command.__doc__ or "").strip(), flags.FLAGS.module_help(command), sep="\n")
         sys.exit(0)
     argument = getattr(command, "ARGUMENT", None)
     try:
-        for path in (arg.split("=", 1)[1].split(":")[0] for arg in argv if arg.startswith("--config=")):
-            if not Path(path).is_file():
-                raise InputError(f"--config: no such file {path}")
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS(_located(argv))
         wanted = 2 if argument else 1
         if len(rest) > wanted:
             raise InputError(f"{rest[wanted]}: unexpected argument; flags are written --name=value")
@@ -118,6 +102,21 @@ def _parse(argv, command):
     except Exception as error:  # A configuration file is Python and may raise anything.
         message = (str(error).splitlines() or [""])[-1].removeprefix("sdit_jax.errors.InputError: ")
         _fail(_unknown_field(str(error), argv) or message or f"--config: {type(error).__name__}", 2)
+
+
+def _located(argv):
+    """The arguments, with the file of a shipped configuration for its name."""
+    from sdit_jax import config  # Here, as its imports take seconds that the overview does not need.
+
+    located = []
+    for before, arg in itertools.pairwise(["", *argv]):
+        flag, equals, value = arg.partition("=")
+        if flag in CONFIG_FLAGS and equals:
+            arg = f"{flag}={config.locate(value, '--config')}"
+        elif before in CONFIG_FLAGS:
+            arg = config.locate(arg, "--config")
+        located.append(arg)
+    return located
 
 
 def _unknown_field(message, argv):

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from absl import flags
 
-from sdit_jax.commands.command_line import flags_named
 from sdit_jax.data import sources
-from sdit_jax.errors import InputError
+from sdit_jax.errors import InputError, data_fields_named
 from sdit_jax.metrics.features import classifier
 from sdit_jax.metrics.features.fitting import fit_classifier
 
@@ -37,7 +36,7 @@ def main() -> None:
         raise InputError(f"--out: found {out}, must be a .npz file in a folder that exists")
     if not all(width.isdigit() and int(width) for width in WIDTHS.value):
         raise InputError(f"--widths: found {','.join(WIDTHS.value)}, must be positive numbers")
-    with flags_named(name="--data", dir="--data_dir"):
+    with data_fields_named(name="--data", dir="--data_dir"):
         train, test = (sources.load(DATA.value, split, DATA_DIR.value) for split in ("train", "test"))
     trained = fit_classifier(
         train, test, widths=tuple(int(width) for width in WIDTHS.value), epochs=EPOCHS.value, flip=FLIP.value,

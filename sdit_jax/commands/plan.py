@@ -1,9 +1,9 @@
 """Predicts the cost of a training step on many chips, without running it.
 
-    sdit plan --config=configs/cifar10.py --devices=8 --chip=v5p
-    sdit plan --config=configs/cifar10.py --devices=256 --chip=h100 --config.batch_size=8192 --out=plan.json
-    sdit plan --config=configs/cifar10.py --devices=1 --chip=v5p --weak_scaling
-    sdit plan --config=configs/cifar10.py --devices=64 --chip=v6e --config.mesh.fsdp=8 --config.model.remat=blocks
+    sdit plan --config=cifar10 --devices=8 --chip=v5p
+    sdit plan --config=cifar10 --devices=256 --chip=h100 --config.batch_size=8192 --out=plan.json
+    sdit plan --config=cifar10 --devices=1 --chip=v5p --weak_scaling
+    sdit plan --config=cifar10 --devices=64 --chip=v6e --config.mesh.fsdp=8 --config.model.remat=blocks
 
 Prints FLOPs, memory, communication and time of a step, and whether it fits. No data and no accelerator are needed. Any field of
 the configuration is set with --config.FIELD=VALUE; the mesh is config.mesh. Rates of chips are those of their vendors, of which
@@ -21,7 +21,7 @@ from sdit_jax.planner import chips
 from sdit_jax.planner.prediction import advice, predict, weak_scaling
 from sdit_jax.planner.report import describe, table
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file; typed arguments follow a colon.")
+CONFIG = config_flags.DEFINE_config_file("config", None, "Shipped configuration or .py file; typed arguments follow a colon.")
 DEVICES = flags.DEFINE_integer("devices", 1, "Number of chips.")
 CHIP = flags.DEFINE_string("chip", "", f"Kind of chip: {', '.join(chips.CHIPS)}.")
 SLICES = flags.DEFINE_integer("slices", 0, "Number of TPU slices or GPU nodes; 0 for the fewest possible.")

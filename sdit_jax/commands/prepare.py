@@ -30,4 +30,4 @@ def main(name: str) -> None:
     folder = prepare(name, Path(ARCHIVES.value).expanduser() if ARCHIVES.value else None, out, "--archives")
     print(f"{folder}: already prepared" if already else folder)
     place = f" --config.data.dir={out}" if OUT.value else ""
-    print(f"sdit train --config=configs/{name}.py --workdir=runs/{name} --config.data.name=tfds:{name}{place}")
+    print(f"sdit train --config={name} --workdir=runs/{name} --config.data.name=tfds:{name}{place}")

@@ -1,9 +1,9 @@
 """Trains the runs of a sweep, one configuration file with many variations.
 
-    sdit sweep --config=configs/scaling.py --workdir=runs/scaling --list                  prints index and folder of each run
-    sdit sweep --config=configs/scaling.py --workdir=runs/scaling --index=3               trains one run
-    sdit sweep --config=configs/scaling.py --workdir=runs/scaling --run                   trains all unfinished runs in turn
-    sdit sweep --config=configs/scaling.py --workdir=runs/scaling --results=FILE.json     collects the last scalars
+    sdit sweep --config=scaling --workdir=runs/scaling --list                  prints index and folder of each run
+    sdit sweep --config=scaling --workdir=runs/scaling --index=3               trains one run
+    sdit sweep --config=scaling --workdir=runs/scaling --run                   trains all unfinished runs in turn
+    sdit sweep --config=scaling --workdir=runs/scaling --results=FILE.json     collects the last scalars
 
 The file's sweep() yields fields and values that override those of get_config(). --config.FIELD=VALUE applies to all runs. The
 same command resumes stopped runs. A failed run does not stop the others; failures are listed at the end, with exit code 1.
@@ -19,7 +19,7 @@ from sdit_jax.errors import InputError, TrainingFailed
 from sdit_jax.training.loop import train_and_evaluate
 from sdit_jax.training.sweep import read_sweep, results, to_markdown, train_all
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file with a sweep(); typed arguments follow a colon.")
+CONFIG = config_flags.DEFINE_config_file("config", None, "Shipped configuration or .py file that has a sweep().")
 WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run folders.")
 LIST = flags.DEFINE_bool("list", False, "Print index and folder of each run, and stop.")
 INDEX = flags.DEFINE_integer("index", None, "Train only the run with this index.", lower_bound=0)

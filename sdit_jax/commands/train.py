@@ -1,8 +1,8 @@
 """Trains a diffusion model, or resumes a stopped run.
 
-    sdit train --config=configs/digits.py --workdir=runs/digits
-    sdit train --config=configs/mnist.py:tiny --workdir=runs/mnist --config.data.dir=DATA/mnist
-    sdit train --config=configs/cifar10.py --workdir=runs/cifar10 --config.batch_size=512 --dry_run
+    sdit train --config=digits --workdir=runs/digits
+    sdit train --config=mnist:tiny --workdir=runs/mnist --config.data.dir=DATA/mnist
+    sdit train --config=cifar10 --workdir=runs/cifar10 --config.batch_size=512 --dry_run
 
 --config.FIELD=VALUE sets any field of the configuration; --dry_run prints all of them and writes nothing.
 
@@ -20,7 +20,7 @@ from sdit_jax.sampling import weights
 from sdit_jax.sharding import processes
 from sdit_jax.training.loop import train_and_evaluate
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file; typed arguments follow a colon.")
+CONFIG = config_flags.DEFINE_config_file("config", None, "Shipped configuration or .py file; typed arguments follow a colon.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder; made if missing, resumed if it contains a run.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the resolved configuration, sizes and durations, and stop.")
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; not needed under Slurm and on TPUs.")

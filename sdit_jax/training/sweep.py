@@ -37,13 +37,13 @@ class Run:
 
 
 def read_sweep(file: str, base: Config, given: Collection[str] = ()) -> list[Run]:
-    """The runs of FILE.py[:ARGS], whose `sweep()` or `sweep(args)` yields overrides of a base configuration.
+    """The runs of FILE.py[:ARG] or a shipped NAME[:ARG], whose `sweep()` or `sweep(arg)` yields overrides of `base`.
 
     An override is a mapping of dotted fields to values, such as {"model.width": 64}, or a pair of a name and such a mapping.
     No data are read. Raises InputError with file, run and field where there is no sweep, or a field is unknown, of a wrong
     type, out of range, or also `given` for all runs.
     """
-    path, *argument = file.split(":", 1)
+    path, *argument = fields.locate(file, "sweep").split(":", 1)
     runs = []
     for index, yielded in enumerate(_yielded(path, argument)):
         try:

@@ -10,12 +10,13 @@ import pytest
 
 from sdit_jax.commands import command_line
 from sdit_jax.data import sources
-from sdit_jax.errors import InputError, NoSuchSplit
+from sdit_jax.errors import InputError, NoSuchSplit, data_fields_named
 
 # Flags that the help of a verb must explain.
 SHOWN = {
     "train": ("config", "workdir", "dry_run"),
     "sample": ("workdir", "sampler", "guidance"),
+    "animate": ("out", "layers"),
     "evaluate": ("workdir", "samples", "inception"),
     "export": ("workdir", "dtype"),
     "import_release": ("checkpoint",),
@@ -55,7 +56,7 @@ def test_an_unknown_verb_is_one_line(capsys, monkeypatch):
     ],
 )
 def test_an_error_in_a_field_of_the_data_names_the_flag_that_holds_it(name, split, kind, message):
-    with pytest.raises(kind) as error, command_line.flags_named(name="--reference", dir="--data_dir"):
+    with pytest.raises(kind) as error, data_fields_named(name="--reference", dir="--data_dir"):
         sources.load(name, split, "")
     assert str(error.value) == message
 

@@ -63,7 +63,7 @@ def test_it_prepares_once_and_prints_the_next_command(command, tmp_path, capsys)
     assert read == [(split, tmp_path) for split in originals.SPLITS]
     folder, train = capsys.readouterr().out.splitlines()
     assert folder == f"{out}/mnist/3.0.1"
-    assert train.startswith("sdit train --config=configs/mnist.py ")
+    assert train.startswith("sdit train --config=mnist ")
     assert f"--config.data.name=tfds:mnist --config.data.dir={out}" in train
     assert sources.load("tfds:mnist", "train", out).fingerprint == images.fingerprint
     assert os.listdir(out) == ["mnist"] and os.listdir(out / "mnist") == ["3.0.1"]

@@ -26,7 +26,7 @@ class Checkout:
         self.bin = path / "bin"
         self.bin.mkdir()
         shutil.copytree(ROOT / "launch", path / "launch")
-        for name in ("setup.cfg", "pyproject.toml", "constraints.txt"):
+        for name in ("setup.py", "setup.cfg", "pyproject.toml", "constraints.txt"):
             shutil.copy(ROOT / name, path)
         for name in CLUSTER:
             self.fake(name, "exit 99")

@@ -8,12 +8,12 @@ esac"""
 
 
 def test_an_old_python_is_one_line(checkout):
-    for name in ("python", "python3", "python3.11", "python3.12"):
+    for name in ("python", "python3", "python3.11", "python3.12", "python3.13", "python3.14"):
         checkout.fake(name, OLD_PYTHON)
     done = checkout.run("-c", ". launch/environment.sh")
     assert done.returncode == 2
     assert done.stderr.strip().splitlines() == [
-        "error: found Python 3.10.13; Python 3.11 or 3.12 is needed (set PYTHON=/path/to/python)"
+        "error: found Python 3.10.13; Python 3.11 to 3.14 is needed (set PYTHON=/path/to/python)"
     ]
     assert not (checkout.path / ".venv").exists()
 
