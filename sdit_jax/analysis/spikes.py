@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from sdit_jax import images
 from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.process import add_noise
-from sdit_jax.diffusion.samplers import normal
+from sdit_jax.diffusion.samplers import normal, visited
 from sdit_jax.errors import InputError
 from sdit_jax.layers.spiking import by_layer
 from sdit_jax.models import Network
@@ -63,11 +63,14 @@ def probe(
     if layer not in (layers or [None]):
         raise InputError(f"raster layer: found {layer!r}, allowed are {', '.join(layers) or 'none'}")
     terms, rates = _by_timestep(model, objective, variables, pictures, labels, jnp.array(asked), drawn)
-    fired = _spikes(model, objective, variables, pictures[:1], labels[:1], shown, drawn) if layers else {}
-    spikes = {name: np.asarray(spikes_TBLC[:, 0], np.int8) for name, spikes_TBLC in fired.items()}
-    raster_TLC = spikes[layer][..., :raster_channels] != 0 if layer else None
+    fired = {}
+    if layers:
+        _, t_N, _, x_t = _noised(objective.schedule, pictures[:1], shown, drawn)
+        fired = spikes(model, variables, x_t, t_N, labels[:1])
+    first = {name: np.asarray(spikes_TBLC[:, 0], np.int8) for name, spikes_TBLC in fired.items()}
+    raster_TLC = first[layer][..., :raster_channels] != 0 if layer else None
     terms, rates = ({name: np.asarray(value_S) for name, value_S in values.items()} for values in (terms, rates))
-    return Probe(tuple(asked), terms, rates, layer, shown, raster_TLC, spikes)
+    return Probe(tuple(asked), terms, rates, layer, shown, raster_TLC, first)
 
 
 def _noised(schedule, pictures, t, seed):
@@ -91,12 +94,11 @@ def _by_timestep(model, objective, variables, pictures, labels, timesteps, seed)
     return jax.lax.map(lambda t: _at(model, objective, variables, pictures, labels, t, seed), timesteps)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _spikes(model, objective, variables, pictures, labels, t, seed):
-    """The spikes (T, B, L, C) of every layer of neurons, which sow them only here."""
-    _, t_N, _, x_t = _noised(objective.schedule, pictures, t, seed)
-    _, sown = model.apply(variables, x_t, t_N, labels, mutable=["raster"])
-    return by_layer(_steps_before_images(sown["raster"]), "spikes", ndim=4)
+@partial(jax.jit, static_argnums=0)
+def spikes(model: Network, variables: Any, x_BHWC: jax.Array, t_B: jax.Array, y_B: jax.Array | None) -> dict[str, jax.Array]:
+    """The spikes (T, B, L, C) of every layer of neurons in one forward pass, -1, 0 or 1, by the layer's name."""
+    _, sown = model.apply(variables, x_BHWC, t_B, y_B, mutable=["raster"])
+    return by_layer(_steps_before_images(sown.get("raster") or {}), "spikes", ndim=4)
 
 
 def _steps_before_images(raster):
@@ -123,9 +125,40 @@ def denoising(
     Returns (images (B, H, W, C), frames (F, B, H, W, C)), uint8, with F = min(frames, steps). The images are those that
     `sampling.generate` draws first for the same labels and seed.
     """
+    drawn, path = _trajectories(model, objective, variables, labels_B, sampling, seed)
+    chosen = np.round(np.linspace(0, sampling.steps - 1, min(frames, sampling.steps))).astype(int)
+    return drawn, np.asarray(images.to_uint8(path.clean[chosen]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Film:
+    """One image at each of S steps, from noise to image.
+
+    `noised` and `clean` are what the network sees and predicts, uint8 (S, H, W, C); `spikes` are those of its pass with the
+    label, int8 (S, T, L, C) by layer, -1, 0 or 1.
+    """
+
+    timesteps: np.ndarray
+    noised: np.ndarray
+    clean: np.ndarray
+    spikes: dict[str, np.ndarray]
+
+
+def film(model: Network, objective: Objective, variables: Any, label: int, sampling: Sampling, *, seed: int) -> Film:
+    """The steps by which `sampling.generate` draws the first image for this label and seed, with all spikes."""
+    _, path = _trajectories(model, objective, variables, np.array([label]), sampling, seed)
+    t_S = visited(objective.schedule, sampling.sampler, sampling.steps)
+    y_S = jnp.full(len(t_S), label) if model.num_classes else None
+    fired = spikes(model, variables, path.noised[:, 0], jnp.asarray(t_S, jnp.int32), y_S)
+    by_step = {name: np.asarray(spikes_TSLC, np.int8).swapaxes(0, 1) for name, spikes_TSLC in fired.items()}
+    noised, clean = (np.asarray(images.to_uint8(x_SBHWC[:, 0])) for x_SBHWC in path)
+    return Film(t_S, noised, clean, by_step)
+
+
+def _trajectories(model, objective, variables, labels_B, sampling, seed):
+    """(uint8 images, samplers.Path) of the first images for these labels."""
     B = len(labels_B)
     filled = np.resize(labels_B, -(-B // jax.device_count()) * jax.device_count()).astype(np.int32)
     sampler = make_sampler(model, objective, sampling, path=True)
     drawn, path = sampler(variables, filled, np.arange(len(filled), dtype=np.int32), np.uint32(seed))
-    chosen = np.round(np.linspace(0, sampling.steps - 1, min(frames, sampling.steps))).astype(int)
-    return np.asarray(drawn)[:B], np.asarray(path)[chosen, :B]
+    return np.asarray(drawn)[:B], jax.tree.map(lambda x_SBHWC: x_SBHWC[:, :B], path)

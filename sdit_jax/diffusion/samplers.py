@@ -23,6 +23,13 @@ from sdit_jax.diffusion.schedule import Schedule
 Denoise = Callable[[jax.Array, jax.Array], Any]  # (x, t_B) -> the clean image, or Denoised.
 
 
+class Path(NamedTuple):
+    """What the network saw at each step, and the clean image that it predicted: (steps, B, ...)."""
+
+    noised: jax.Array
+    clean: jax.Array
+
+
 class Level(NamedTuple):
     """The arguments of a step from level i: x_t, its denoised image and noise, and the clean image of the previous step."""
 
@@ -165,10 +172,10 @@ def sample(
         depend on its batch.
       clip_x0: clips predicted clean images to [-1, 1] and moves the noise to agree. The release does not; a network that
         predicts noise on the cosine schedule needs it, since its first steps multiply errors by 1 / alpha, in the thousands.
-      path: whether to return the predicted clean images of all steps too.
+      path: whether to return what was seen and predicted at all steps too.
 
     Returns:
-      x_0, of the shape of x_T; with `path` (x_0, path), path (steps, B, ...) in the order of the steps.
+      x_0, of the shape of x_T; with `path` (x_0, Path), in the order of the steps.
 
     Raises:
       ValueError: an unknown method, a stochastic method without key, levels that are not in the schedule or not descending, or
@@ -203,10 +210,10 @@ def sample(
         found = denoise_at(x, i)
         level = Level(respaced, i, x, found.x_0, found.noise, found.v, x0_prev, key, denoise_at)
         moved = sampler.step(level)
-        return (moved.astype(x.dtype), found.x_0.astype(x.dtype)), found.x_0 if path else None
+        return (moved.astype(x.dtype), found.x_0.astype(x.dtype)), Path(x, found.x_0) if path else None
 
-    (x_0, _), predicted = jax.lax.scan(step, (x_T, jnp.zeros_like(x_T)), jnp.arange(len(respaced))[::-1])
-    return (x_0, predicted) if path else x_0
+    (x_0, _), seen = jax.lax.scan(step, (x_T, jnp.zeros_like(x_T)), jnp.arange(len(respaced))[::-1])
+    return (x_0, seen) if path else x_0
 
 
 def normal(key: jax.Array, x: jax.Array) -> jax.Array:

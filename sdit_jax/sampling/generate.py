@@ -63,7 +63,7 @@ def make_sampler(
     """Compiled (variables, labels_B, index_B, seed) -> uint8 images (B, H, W, C): whole trajectories.
 
     The noise of image i depends on (seed, i) alone. Batches are split over all devices, of the given mesh or as they are, and
-    each device holds all weights. With `path` the result is (images, predicted clean images (steps, B, H, W, C)).
+    each device holds all weights. With `path` the result is (images, `samplers.Path`), the path as floats.
     """
     mesh = mesh or sharding.make_mesh()
     replicated, split = sharding.replicated(mesh), sharding.batch_sharding(mesh, mesh.axis_names)
@@ -83,7 +83,7 @@ def make_sampler(
             lambda x, t: objective.denoised(predict(x, t), x, t), x_T, objective.schedule,
             method=sampling.sampler, steps=sampling.steps, key=keys_B2[:, 1], clip_x0=sampling.clip_x0, path=path,
         )  # fmt: skip
-        return jax.tree.map(images.to_uint8, drawn)
+        return (images.to_uint8(drawn[0]), drawn[1]) if path else images.to_uint8(drawn)
 
     return Program(jax.jit(trajectory, in_shardings=replicated, out_shardings=replicated), mesh)
 

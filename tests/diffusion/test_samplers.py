@@ -260,15 +260,17 @@ def test_clipping_leaves_images_inside_the_range_alone(method):
 
 @pytest.mark.parametrize("method", samplers.SAMPLERS)
 @pytest.mark.parametrize("clip", [False, True])
-def test_the_path_holds_the_predicted_clean_image_of_each_step(clip, method):
+def test_the_path_holds_what_was_seen_and_the_predicted_clean_image_of_each_step(clip, method):
     x_T, timesteps = jnp.linspace(-3, 3, 7)[:, None], [900, 500, 100, 3]
     draw = lambda **more: sample(denoise, x_T, SCHEDULE, method=method, timesteps=timesteps, clip_x0=clip, key=KEY, **more)
-    found, path = draw(path=True)
+    found, (noised, path) = draw(path=True)
     np.testing.assert_array_equal(found, draw())
-    x = np.asarray(x_T, np.float64)
-    first = (x - np.sqrt(1 - BAR[900]) * noise_of(x, BAR[900])) / np.sqrt(BAR[900])
+    np.testing.assert_array_equal(noised[0], x_T)
+    for i, t in enumerate(timesteps):  # Clean images are those of what was seen.
+        seen = np.asarray(noised[i], np.float64)
+        clean = (seen - np.sqrt(1 - BAR[t]) * noise_of(seen, BAR[t])) / np.sqrt(BAR[t])
+        np.testing.assert_allclose(path[i], np.clip(clean, -1, 1) if clip else clean, atol=1e-5)
     assert path.shape == (4, 7, 1)
-    np.testing.assert_allclose(path[0], np.clip(first, -1, 1) if clip else first, atol=1e-5)
     np.testing.assert_allclose(path[-1], found, atol=1e-6)
     assert jnp.abs(path[1:] - path[:-1]).max() > 1e-3
 
