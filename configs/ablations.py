@@ -144,11 +144,7 @@ NETWORKS = {
     "uvit": preset("uvit_small", patch_size=7, width=128),
     "spiking_unet": preset("unet_ablation"),
 }
-BASELINES = {
-    "sdit": {"neuron": "identity"},
-    "spike_driven": {"neuron": "identity"},
-    "spiking_unet": {"neuron": "gelu"},
-}
+BASELINES = {"sdit": {"neuron": "identity"}, "spike_driven": {"neuron": "identity"}, "spiking_unet": {"neuron": "gelu"}}
 
 
 def get_config(arg=None):

@@ -1,5 +1,6 @@
 """Images as floats in [-1, 1], as bytes, and as PNG and .npz files."""
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,7 +65,14 @@ def load_protocol(path: Path) -> dict | None:
         return None
 
 
+def png(picture: np.ndarray) -> bytes:
+    """An RGB picture as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="PNG")
+    return file.getvalue()
+
+
 def save_png(picture: np.ndarray, path: Path) -> None:
     """Writes an RGB picture atomically."""
     with atomic_write(path) as partial:
-        Image.fromarray(picture).save(partial, format="PNG")
+        partial.write_bytes(png(picture))

@@ -18,11 +18,11 @@ FLOORS = {
     "sampling": 4,
     "metrics": 5, "analysis": 5,
     "report": 6,
-    "training": 7,
+    "training": 7, "scoring": 7,
     "planner": 8, "scaling_laws": 8,
     "benchmarks": 9,
-    "commands": 10,
-    "__main__": 11,
+    "api": 10, "commands": 11,
+    "__main__": 12,
 }  # fmt: skip
 # Any room imports these; they import nothing of the package but each other.
 SHARED = ("checkpoint", "errors", "files", "images", "memory", "sharding")

@@ -61,7 +61,8 @@ def test_the_python_example_of_the_readme_runs(tmp_path, monkeypatch):
     namespace = {}
     exec(example, namespace)
     assert namespace["images"].shape == (4, 28, 28, 1) and namespace["images"].std() > 50
-    assert namespace["clean"].shape == (1, 28, 28, 1) and len(namespace["sown"]["spikes"]) > 0
+    assert namespace["clean"].shape == (4, 28, 28, 1) and len(namespace["spikes"]) == 6
+    assert namespace["run"].config.model.width == 24 and namespace["run"].step == 20
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,7 +1,7 @@
 """A trained run: configuration, network, objective and weights, from a run folder or a file."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Run:
 
     def sample(
         self, labels: Sequence[int] | np.ndarray, *, sampler: str = "ddim", steps: int = 50, guidance: float = 1.0,
-        seed: int = 0, batch_size: int = 256,
+        seed: int = 0, batch_size: int = 256, progress: Callable = iter,
     ) -> np.ndarray:  # fmt: skip
         """One image per label, uint8 (N, H, W, C). Raises InputError for arguments that the network does not allow."""
         sampling = Sampling(sampler, steps, guidance, self.config.diffusion.clip_x0)
@@ -41,7 +41,7 @@ class Run:
         if wrong:
             raise InputError(f"labels: found {wrong[0]}, allowed are 0..{null} ({null} is no label)")
         program = make_sampler(self.model, self.objective, sampling)
-        return generate(program, self.variables, np.asarray(labels), seed=seed, batch_size=batch_size)
+        return generate(program, self.variables, np.asarray(labels), seed=seed, batch_size=batch_size, progress=progress)
 
     @property
     def describe_weights(self) -> str:

@@ -1,4 +1,4 @@
-"""AdamW or Muon with a learning-rate schedule, gradient clipping and learning rates that transfer between widths, from optax."""
+"""AdamW or Muon with a schedule and gradient clipping, from optax, and learning rates that transfer between widths."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def check(config: Config) -> None:
         if not 0 <= config[name] < 1:
             raise InputError(f"config.optimizer.{name}: found {config[name]}, must be in 0..1, 1 excluded")
     if config.base_width and config.name != "adamw":
-        raise InputError(f"config.optimizer.base_width: found {config.base_width}, its rule holds for config.optimizer.name 'adamw'")
+        raise InputError(f"config.optimizer.base_width: found {config.base_width}, its rule holds for optimizer.name 'adamw'")
 
 
 def make_optimizer(config: Config, rate: optax.Schedule, model: Network) -> optax.GradientTransformation:

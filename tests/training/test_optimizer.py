@@ -149,17 +149,14 @@ def test_a_base_width_scales_the_rate_of_matrices_that_read_the_width():
         np.testing.assert_allclose(ratio, 8 / 256 if reads_width else 1, rtol=1e-6, err_msg=name)
 
 
-def test_a_state_with_a_base_width_is_saved_and_restored(tmp_path):
-    model = build(preset("digits", width=8))
-    make = jax.jit(lambda tx: create(model, tx, 0, False), static_argnums=0)
-    plain, given, scaled = (
-        make(optimizer.make_optimizer(fields(base_width=base), lambda _: 0.1, m)) for base, m in ((0, None), (0, model), (4, model))
-    )
-    assert jax.tree.structure(plain) == jax.tree.structure(given)
-    saved = jax.tree.map(lambda leaf: leaf + 1, scaled)
+@pytest.mark.parametrize("changes", [{"base_width": 4}, {"name": "muon"}])
+def test_a_state_is_saved_and_restored(tmp_path, changes):
+    tx = optimizer.make_optimizer(fields(**changes), lambda _: 0.1, MODEL)
+    new = jax.jit(lambda: create(MODEL, tx, 0, False))()
+    saved = jax.tree.map(lambda leaf: leaf + 1, new)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(saved)
         checkpoints.wait()
-        found = checkpoints.restore(like=scaled)
+        found = checkpoints.restore(like=new)
     assert found is not None
     jax.tree.map(np.testing.assert_array_equal, found, saved)
