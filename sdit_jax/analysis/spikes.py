@@ -135,13 +135,15 @@ class Film:
     """One image at each of S steps, from noise to image.
 
     `noised` and `clean` are what the network sees and predicts, uint8 (S, H, W, C); `spikes` are those of its pass with the
-    label, int8 (S, T, L, C) by layer, -1, 0 or 1.
+    label, int8 (S, T, L, C) by layer, -1, 0 or 1. `patches` is the number of patches in a row of the image, 0 for a network
+    without.
     """
 
     timesteps: np.ndarray
     noised: np.ndarray
     clean: np.ndarray
     spikes: dict[str, np.ndarray]
+    patches: int = 0
 
 
 def film(model: Network, objective: Objective, variables: Any, label: int, sampling: Sampling, *, seed: int) -> Film:
@@ -152,7 +154,8 @@ def film(model: Network, objective: Objective, variables: Any, label: int, sampl
     fired = spikes(model, variables, path.noised[:, 0], jnp.asarray(t_S, jnp.int32), y_S)
     by_step = {name: np.asarray(spikes_TSLC, np.int8).swapaxes(0, 1) for name, spikes_TSLC in fired.items()}
     noised, clean = (np.asarray(images.to_uint8(x_SBHWC[:, 0])) for x_SBHWC in path)
-    return Film(t_S, noised, clean, by_step)
+    patch_size = getattr(model, "patch_size", 0)
+    return Film(t_S, noised, clean, by_step, model.image_size // patch_size if patch_size else 0)
 
 
 def _trajectories(model, objective, variables, labels_B, sampling, seed):

@@ -33,16 +33,17 @@ def chosen_layers(film: Film, names: Sequence[str] = ()) -> list[str]:
     return list(names) or [known[i] for i in np.linspace(0, len(known) - 1, min(LAYERS, len(known))).round().astype(int)]
 
 
-def square(spikes_LC: np.ndarray, side: int) -> np.ndarray:
+def square(spikes_LC: np.ndarray, side: int, patches: int = 0) -> np.ndarray:
     """Neurons as pixels of an image of `side`, float (side, side) in -1..1: in each patch as many channels as it has pixels.
 
-    Tokens are the last (patches)^2 of L, without the condition token, or pixels of a convolutional network's image.
+    Tokens are a condition token and the patches, `patches` in a row; with 0 they are pixels of a convolutional network.
     """
-    patches = int(len(spikes_LC) ** 0.5)
-    cell = max(1, side // patches)
-    channels = np.resize(np.linspace(0, spikes_LC.shape[1] - 1, min(cell**2, spikes_LC.shape[1])).round().astype(int), cell**2)
-    cells = spikes_LC[-(patches**2) :][:, channels].reshape(patches, patches, cell, cell)
-    return cells.swapaxes(1, 2).reshape(patches * cell, patches * cell).astype(np.float32)
+    L, C = spikes_LC.shape
+    rows, first = (patches, 1) if patches else (int(L**0.5), 0)
+    cell = max(1, side // rows)
+    channels = np.resize(np.linspace(0, C - 1, min(cell**2, C)).round().astype(int), cell**2)
+    cells = spikes_LC[first : first + rows**2][:, channels].reshape(rows, rows, cell, cell)
+    return cells.swapaxes(1, 2).reshape(rows * cell, rows * cell).astype(np.float32)
 
 
 def animation(film: Film, layers: Sequence[str]) -> list[Image.Image]:
@@ -91,7 +92,7 @@ def _images(film, s):
 
 def _lit(spikes_LC, film):
     """Neurons from dark to the colour of a spike."""
-    found = square(spikes_LC, film.noised.shape[1])[..., None]
+    found = square(spikes_LC, film.noised.shape[1], film.patches)[..., None]
     colour = np.where(found < 0, np.float32(NEGATIVE), np.float32(SPIKE))
     pixels = np.float32(SILENT) + np.abs(found) * (colour - np.float32(SILENT))
     return Image.fromarray(pixels.round().astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.NEAREST)
