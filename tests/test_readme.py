@@ -61,7 +61,7 @@ def test_the_python_example_of_the_readme_runs(tmp_path, monkeypatch):
     namespace = {}
     exec(example, namespace)
     assert namespace["images"].shape == (4, 28, 28, 1) and namespace["images"].std() > 50
-    assert namespace["clean"].shape == (4, 28, 28, 1) and len(namespace["spikes"]) == 6
+    assert namespace["clean"].shape == (4, 28, 28, 1) and len(namespace["spikes"]) == 20
     assert namespace["run"].config.model.width == 24 and namespace["run"].step == 20
 
 

@@ -2,20 +2,25 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from sdit_jax.diffusion.process import add_noise
+from sdit_jax.images import from_uint8
 from sdit_jax.metrics import compare
 from sdit_jax.metrics.features import classifier_features, extract
 from sdit_jax.sampling import weights
+from sdit_jax.sampling.provenance import weights_sha256
+from sdit_jax.sampling.run import open_run
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-NAMES = ("mnist", "fashion_mnist")
-READ = {"mnist": 0.85, "fashion_mnist": 0.8}  # Of 64 samples; docs/results.md says it of 10,000.
+READ = {"mnist": 0.85, "fashion_mnist": 0.8, "fashion_mnist_spike_driven": 0.8}  # Of 64 samples; docs/results.md: of 10,000.
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=READ)
 def drawn(small, request, tmp_path_factory):
     """(name, folder) of what the README's command draws, without a network and without a cache of its own."""
     out = tmp_path_factory.mktemp(request.param)
@@ -25,30 +30,51 @@ def drawn(small, request, tmp_path_factory):
     return request.param, out
 
 
-def test_the_readmes_picture_is_drawn_again(small, drawn):
-    """Drawn on an Intel Xeon (Emerald Rapids, with AMX), and to the bit there; other processors round products differently.
+def test_the_picture_of_the_docs_is_drawn_again(small, drawn):
+    """To rounding, which decides where a current lies at a threshold: a spike more or less, and a few images take another way.
 
-    On an AMD EPYC, with an earlier form of the denoiser, the mean difference was 0.3 of 255 levels, the largest in a pixel 23.
+    SDiT's was drawn on an Intel Xeon with AMX, and differed by 0.3 of 255 levels in the mean on an AMD EPYC. The others were
+    drawn on an EPYC; without AVX-512, or in batches of 5, mnist differs by 1.1 and 0.9 there. Another seed's differs by 30.
     """
     name, out = drawn
     with Image.open(out / "grid.png") as found, Image.open(small.root / "docs" / f"{name}.png") as shown:
-        difference = np.abs(np.asarray(found, float) - np.asarray(shown, float))
-    assert difference.mean() < 1, f"mean difference {difference.mean():.3g} of 255, another seed's is 30"
+        difference = np.abs(np.asarray(found, float) - np.asarray(shown, float)).mean()
+    assert difference < (1 if name == "fashion_mnist" else 3)
 
 
 def test_the_samples_are_read_as_what_was_asked_for(drawn):
     name, out = drawn
-    extractor = classifier_features(name)
+    extractor = classifier_features(name.removesuffix("_spike_driven"))
     with np.load(out / "samples.npz") as samples:
         found = compare.score_alone(extractor, extract(extractor, samples["arr_0"]), samples["labels"])
     assert found["accuracy_classifier"] >= READ[name]
 
 
-def test_a_shipped_file_is_small_and_its_figures_are_those_of_its_weights(small, drawn):
-    name, out = drawn
-    assert (weights.PRETRAINED / f"{name}.safetensors").stat().st_size < 8e6
-    with np.load(out / "samples.npz") as samples:
-        protocol = json.loads(str(samples["protocol"]))
-    reported = json.loads((small.root / "docs" / "results" / f"{name}.json").read_text())
-    assert reported["protocol"]["weights_sha256"] == protocol["weights_sha256"]
-    assert reported["protocol"]["step"] == protocol["step"]
+@pytest.mark.parametrize("file", sorted(weights.PRETRAINED.glob("*.safetensors")), ids=lambda file: file.stem)
+def test_a_shipped_file_is_small_and_its_figures_are_those_of_its_weights(small, file):
+    assert file.stat().st_size < 8e6
+    run = open_run(file)
+    reported = json.loads((small.root / "docs" / "results" / f"{file.stem}.json").read_text())["protocol"]
+    assert (reported["weights_sha256"], reported["step"]) == (weights_sha256(run.variables), run.step)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist_spike_driven"])
+def test_a_shipped_spike_driven_network_fires_the_same_spikes_at_once_and_step_by_step(name):
+    """On noised samples of its own; counts may differ where a membrane lies within rounding of the threshold."""
+    run = open_run(f"pretrained:{name}")
+    x_0 = from_uint8(jnp.asarray(run.sample([3, 8], sampler="dpmpp_2m", steps=4)))
+    t, y = jnp.array([600, 200]), jnp.array([3, 8])
+    x_t = add_noise(run.objective.schedule, x_0, t, jax.random.normal(jax.random.key(0), x_0.shape))
+    apply = lambda spiking: run.model.clone(spiking=spiking).apply(run.variables, x_t, t, y, mutable=["raster"])
+    (at_once, counted), (stepped, fired) = apply("rate"), apply("steps")
+    differ = [
+        np.mean(np.asarray(a).sum(0) != np.asarray(b).sum(0)) for a, b in zip(*map(spikes_in, (counted, fired)), strict=True)
+    ]
+    assert len(differ) == 20 and max(differ) < 2e-3
+    np.testing.assert_allclose(at_once, stepped, atol=0.05)
+
+
+def spikes_in(sown):
+    """The spikes (T, B, L, C) of every layer; those of the scanned blocks have an axis of blocks in front."""
+    leaves = jax.tree.leaves(sown["raster"])
+    return [one for leaf in leaves for one in (leaf if leaf.ndim == 5 else [leaf])]
