@@ -93,8 +93,8 @@ def _images(film, s):
 def _lit(spikes_LC, film):
     """Neurons from dark to the colour of a spike."""
     found = square(spikes_LC, film.noised.shape[1], film.patches)[..., None]
-    colour = np.where(found < 0, np.float32(NEGATIVE), np.float32(SPIKE))
-    pixels = np.float32(SILENT) + np.abs(found) * (colour - np.float32(SILENT))
+    colour = np.where(found < 0, np.array(NEGATIVE, np.float32), np.array(SPIKE, np.float32))
+    pixels = np.array(SILENT, np.float32) + np.abs(found) * (colour - np.array(SILENT, np.float32))
     return Image.fromarray(pixels.round().astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.NEAREST)
 
 
