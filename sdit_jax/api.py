@@ -61,22 +61,22 @@ class Run(trained.Run):
         )
         return drawn.view(Pictures)
 
-    def denoise(self, x_BHWC: Any, t_B: Any, y_B: Any = None) -> jax.Array:
-        """The clean images, float32 in [-1, 1], that the network sees in images x at timesteps t, given labels y.
+    def denoise(self, x: Any, t: Any, y: Any = None) -> jax.Array:
+        """The clean images, float32 (B, H, W, C), that the network sees in images x at timesteps t, given labels y.
 
         x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise, as `diffusion.process.add_noise` makes it. t and y are one
         number for all images, or one each; without y there is no label. Raises InputError for other shapes.
         """
-        return self._denoise(self.variables, *self._inputs(x_BHWC, t_B, y_B))
+        return self._denoise(self.variables, *self._inputs(x, t, y))
 
-    def spikes(self, x_BHWC: Any, t_B: Any, y_B: Any = None) -> dict[str, np.ndarray]:
+    def spikes(self, x: Any, t: Any, y: Any = None) -> dict[str, np.ndarray]:
         """The spikes of every layer of neurons, int8 (T, B, L, C) by its name, in the same forward pass as `denoise`.
 
         1 is a spike, -1 one of the other sign. L are tokens, or pixels of a convolutional network. A network without neurons
         gives an empty dictionary.
         """
-        x, t, y = self._inputs(x_BHWC, t_B, y_B)
-        return {name: np.asarray(fired, np.int8) for name, fired in spikes(self.model, self.variables, x, t, y).items()}
+        fired = spikes(self.model, self.variables, *self._inputs(x, t, y))
+        return {name: np.asarray(spikes_TBLC, np.int8) for name, spikes_TBLC in fired.items()}
 
     def energy(
         self, real: Images | None = None, *, sampler: str = "dpmpp_2m", steps: int = 20, guidance: float = 1.0
