@@ -33,6 +33,9 @@ def default_config(model: Mapping) -> Config:
     config.batch_size = 256  # Over all devices.
     config.microbatches = 1  # Parts of a batch that are worked on one after the other: less memory, the same step.
     config.duration = "1600 epochs"  # Durations: "N steps", "N epochs", "N images", "N%" of the whole run, or "never".
+    config.init = ""  # Weights to start from: a run folder, a .safetensors file, or pretrained:NAME. "": new ones.
+    config.init_new = ""  # Of those, arrays that start anew, and so may differ in shape: regular expressions, by commas.
+    config.spike_penalty = 0.0  # This many times the mean firing rate of all layers of neurons is added to the loss.
 
     config.mesh = ml_collections.ConfigDict()  # All devices as data x fsdp x tensor; one may be -1, for all that are left.
     config.mesh.data = -1  # Splits batches.
@@ -130,7 +133,7 @@ def validate(config: Config) -> None:
             raise InputError(f"config.{name}: found {_get(config, name)}, must be 0 or more")
     positive = ("optimizer.learning_rate",)
     for name in (
-        *positive, "diffusion.min_snr",
+        *positive, "spike_penalty", "diffusion.min_snr",
         "optimizer.weight_decay", "optimizer.clip_norm", "ema.half_life", "ema.ramp", "data.memory_GiB",
     ):  # fmt: skip
         value = _get(config, name)

@@ -40,6 +40,8 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
     """
     setup = make_setup(config)
     check_same_run(config, workdir)
+    if not (workdir / "config.json").exists():
+        _ = setup.initial  # Read before anything is written. A run that has begun does without it.
     if dry_run:
         print(config, setup.overview(), setup.headline(), setup.describe(), "dry run: nothing was written", sep="\n")
         return None
@@ -87,7 +89,7 @@ def _compile(setup: Setup, state: TrainState) -> tuple[Callable, Averages]:
     train_step = make_train_step(
         setup.model, setup.objective, setup.tx, setup.rate, setup.config, setup.mesh, shapes=setup.shapes
     )
-    empty = empty_averages(setup.model, setup.objective, state.variables, batch)
+    empty = empty_averages(setup.model, setup.objective, state.variables, batch, setup.config.spike_penalty)
     empty = jax.device_put(empty, sharding.replicated(setup.mesh))
     program, cost = compiled(train_step, state, empty, batch)
     log.info(

@@ -3,8 +3,10 @@
 import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from clu import parameter_overview
 from jax.sharding import Mesh
@@ -21,7 +23,9 @@ from sdit_jax.sampling.generate import Sampling
 from sdit_jax.training import optimizer
 from sdit_jax.training.cadence import Cadence
 from sdit_jax.training.evaluators import Evaluators, make_evaluator
+from sdit_jax.training.initial import read_initial, started_from
 from sdit_jax.training.state import TrainState, create
+from sdit_jax.training.step import empty_averages
 
 # Fields that may differ when a run resumes: what is trained does not depend on them, but for rounding.
 MAY_CHANGE = ("mesh.", "checkpoint.", "log.", "samples.", "evaluation.", "data.dir", "data.memory_GiB", "data.resident")
@@ -43,8 +47,14 @@ class Setup:
     evaluate: Evaluators | None  # None where the configuration never evaluates.
 
     def new_state(self) -> TrainState:
-        """The state before the first step, laid out on the mesh."""
-        return jax.jit(self._create, out_shardings=sharding.shardings(self.mesh, self.shapes, self.model.layout))()
+        """The state before the first step, laid out on the mesh. Raises InputError for a `config.init` that does not fit."""
+        new = jax.jit(self._create, out_shardings=sharding.shardings(self.mesh, self.shapes, self.model.layout))()
+        return started_from(new, self.initial)
+
+    @functools.cached_property
+    def initial(self) -> dict[str, Any]:
+        """The weights of `config.init` by their names. Raises InputError where they do not fit the network."""
+        return read_initial(self.config, self.shapes)
 
     def abstract_state(self) -> TrainState:
         """Shapes and shardings of the state."""
@@ -126,7 +136,19 @@ def make_setup(config: Config) -> Setup:
     rate = optimizer.learning_rate(config.optimizer, total, steps(config.optimizer.warmup, "config.optimizer.warmup"))
     tx = optimizer.make_optimizer(config.optimizer, rate, model)
     evaluate = make_evaluator(config, model, objective, mesh) if cadence.evaluate else None
-    return Setup(config, mesh, model, objective, loader, rate, tx, cadence, sampling, evaluate)
+    setup = Setup(config, mesh, model, objective, loader, rate, tx, cadence, sampling, evaluate)
+    if config.spike_penalty and not _spikes(setup):
+        raise InputError(f"config.spike_penalty: found {config.spike_penalty}, must be 0 for a network that does not spike")
+    return setup
+
+
+def _spikes(setup):
+    """Whether the network reports firing rates."""
+    image_BHWC = jax.ShapeDtypeStruct((1, *2 * (setup.model.image_size,), setup.model.channels), jnp.uint8)
+    batch = {"image": image_BHWC, "label": jax.ShapeDtypeStruct((1,), jnp.int32)}
+    return any(
+        name.startswith("firing_rate/") for name in empty_averages(setup.model, setup.objective, setup.shapes.variables, batch)
+    )
 
 
 def check_same_run(config: Config, workdir: Path) -> None:

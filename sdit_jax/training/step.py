@@ -60,8 +60,13 @@ def noised(objective: Objective, batch, key) -> Examples:
     return Examples(x_0, t_B, noise, add_noise(objective.schedule, x_0, t_B, noise), batch["label"])
 
 
-def loss_terms(model: Network, objective: Objective, variables, examples: Examples, key) -> tuple[jax.Array, Pass]:
-    """The mean loss in training mode, and what else the forward pass gives; the key drops labels and activations."""
+def loss_terms(
+    model: Network, objective: Objective, variables, examples: Examples, key, spike_penalty: float = 0.0
+) -> tuple[jax.Array, Pass]:
+    """The mean loss in training mode, and what else the forward pass gives; the key drops labels and activations.
+
+    With `spike_penalty`, that many times the mean firing rate over all layers of neurons is added to the loss.
+    """
     x_0, t_B, noise, x_t, y_B = examples
     statistics = [collection for collection in variables if collection != "params"]
     rngs = {"label_dropout": key, "dropout": jax.random.fold_in(key, DROPOUT)}
@@ -69,11 +74,14 @@ def loss_terms(model: Network, objective: Objective, variables, examples: Exampl
     terms = objective.losses(output, x_0, x_t, t_B, noise)
     means = {name: value.mean() for name, value in terms.items()}
     rates = firing_rates(updated.get("spikes") or {})
+    if spike_penalty:
+        means["firing_rate"] = jnp.stack(list(rates.values())).mean()
+        means["loss"] += spike_penalty * means["firing_rate"]
     return means["loss"], Pass(means, rates, {collection: updated[collection] for collection in statistics})
 
 
 def gradients(
-    model: Network, objective: Objective, variables, examples: Examples, key, microbatches: int = 1
+    model: Network, objective: Objective, variables, examples: Examples, key, microbatches: int = 1, spike_penalty: float = 0.0
 ) -> tuple[Pass, Any]:
     """(forward pass, gradients of the mean loss with respect to the parameters) of a batch.
 
@@ -84,7 +92,7 @@ def gradients(
 
     def of_part(statistics, examples, key):
         def loss(params):
-            return loss_terms(model, objective, {"params": params, **statistics}, examples, key)
+            return loss_terms(model, objective, {"params": params, **statistics}, examples, key, spike_penalty)
 
         (_, result), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
         return (result.terms, result.rates, grads), result.statistics
@@ -122,7 +130,9 @@ def make_train_step(
         key_noise, key_labels = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
         examples = noised(objective, batch, key_noise)
         with sharding.on_mesh(mesh):
-            result, grads = gradients(model, objective, state.variables, examples, key_labels, config.microbatches)
+            result, grads = gradients(
+                model, objective, state.variables, examples, key_labels, config.microbatches, config.spike_penalty
+            )
         updates, optimizer = tx.update(grads, state.optimizer, state.params)
         variables = {"params": optax.apply_updates(state.params, updates), **result.statistics}
         ema = state.ema
@@ -150,12 +160,12 @@ def make_train_step(
     )
 
 
-def empty_averages(model: Network, objective: Objective, variables, batch) -> Averages:
+def empty_averages(model: Network, objective: Objective, variables, batch, spike_penalty: float = 0.0) -> Averages:
     """An empty average for every scalar that a step reports."""
 
     def forward(variables, batch):
         key = jax.random.key(0)
-        return loss_terms(model, objective, variables, noised(objective, batch, key), key)[1]
+        return loss_terms(model, objective, variables, noised(objective, batch, key), key, spike_penalty)[1]
 
     result = jax.eval_shape(forward, variables, batch)
     return {name: Average.empty() for name in (*result.terms, *result.rates, "gradient_norm", "learning_rate")}

@@ -49,7 +49,7 @@ def test_and_elsewhere_unless_a_membrane_lies_within_rounding_of_the_threshold(s
     np.testing.assert_array_equal(found[~close], counts(RANDOM, steps, signed)[~close])
 
 
-def test_from_an_empty_membrane_a_third_of_the_counts_is_wrong():
+def test_from_an_empty_membrane_half_of_the_counts_are_wrong():
     current = RANDOM[(RANDOM > 0) & (RANDOM < 1)]
     spikes, _ = spike_train(jnp.broadcast_to(current, (4, *current.shape)), jnp.zeros_like(current))
     assert 0.3 < np.mean(np.asarray(spikes).sum(0) != counts(current, 4, False)) < 0.6

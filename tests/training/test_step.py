@@ -81,6 +81,20 @@ def test_labels_are_dropped_in_every_part():
     assert float(step(examples)) == pytest.approx(float(step(examples._replace(y_B=null))), rel=1e-5)
 
 
+def test_the_penalty_adds_the_mean_firing_rate_and_its_gradient_lowers_it():
+    model, variables = drawn(FIELDS)
+    examples = noised(OBJECTIVE, BATCH, KEY)
+    run = jax.jit(lambda v, penalty: gradients(model, OBJECTIVE, v, examples, KEY, 1, penalty), static_argnums=1)
+    mean = lambda found: np.mean([float(rate) for rate in found.rates.values()])
+    plain, unpenalised = run(variables, 0.0)
+    penalised, grads = run(variables, 0.5)
+    np.testing.assert_allclose(penalised.terms["loss"], float(plain.terms["loss"]) + 0.5 * mean(plain), rtol=1e-5)
+    downhill = jax.tree.map(jnp.subtract, unpenalised, grads)
+    length = optax.tree.norm(downhill)
+    moved = {"params": jax.tree.map(lambda p, d: p + d / length, variables["params"], downhill)}
+    assert mean(run(moved, 0.0)[0]) < 0.9 * mean(plain)
+
+
 def test_products_in_bfloat16_leave_loss_and_gradients_near_and_in_float32():
     model, variables = drawn(FIELDS)
     examples = noised(OBJECTIVE, BATCH, KEY)
