@@ -60,7 +60,7 @@ def check(fields: Mapping[str, Any]) -> None:
 
 
 class SDiT(NeuronFields, image.TokenNetwork):
-    """Predicts noise, x_0 or velocity of images x at timesteps t with labels y; v too with `learned_variance`, in further channels.
+    """Predicts noise, x_0 or velocity of images x at timesteps t with labels y; with `learned_variance` also v, behind it.
 
     The fields are the model configuration; their defaults are the release's for MNIST. Tokens are one condition token
     (time + label) and the patches in raster order. Half of the blocks come before and half after a middle block, joined by

@@ -69,7 +69,7 @@ def check(fields: Mapping[str, Any]) -> None:
 
 
 class SpikingUNet(NeuronFields, nn.Module):
-    """Predicts noise, x_0 or velocity of images x at timesteps t with labels y; v too with `learned_variance`, in further channels.
+    """Predicts noise, x_0 or velocity of images x at timesteps t with labels y; with `learned_variance` also v, behind it.
 
     Level i has multipliers[i] * width channels at 1/2^i of the image's side, and `blocks_per_level` residual blocks on the way
     down and as many on the way up, which see the stream and a skip side by side; one block more in the middle. The time and the

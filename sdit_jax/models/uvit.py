@@ -54,7 +54,7 @@ def check(fields: Mapping[str, Any]) -> None:
 
 
 class UViT(image.TokenNetwork):
-    """Predicts noise, x_0 or velocity of images x at timesteps t with labels y; v too with `learned_variance`, in further channels.
+    """Predicts noise, x_0 or velocity of images x at timesteps t with labels y; with `learned_variance` also v, behind it.
 
     Tokens are one condition token (time + label) and the patches in raster order, with a learned position. Half of the blocks
     come before and half after a middle block, joined by long skips, last in first out; then a normalisation, a Linear, and a
