@@ -4,6 +4,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -22,13 +23,20 @@ def cache_dir() -> Path:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder unless it exists. Raises InputError where it cannot be written."""
+    """Makes a folder unless it exists. Raises InputError where it cannot be written, and for an address such as gs://bucket."""
+    check_local(path, "folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise InputError(f"{path}: the folder cannot be written ({error.strerror})") from None
+
+
+def check_local(path: str | Path, field: str) -> None:
+    """Raises InputError for an address such as gs://bucket/run, also where `Path` has dropped a slash of it."""
+    if re.match(r"[A-Za-z][\w+.-]+:/", str(path)):
+        raise InputError(f"{field}: found {str(path)!r}, must be a path; mount the bucket, see docs/clusters.md")
 
 
 @contextmanager

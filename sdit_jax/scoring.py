@@ -1,13 +1,14 @@
 """An evaluation in a folder: samples drawn or read, scored against real images, with energy and a report."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from sdit_jax import files
+from sdit_jax import files, images
 from sdit_jax.data.datasets import Images
 from sdit_jax.errors import InputError, data_fields_named
 from sdit_jax.metrics.evaluate import Evaluation, evaluate
@@ -17,7 +18,7 @@ from sdit_jax.report import write_report
 from sdit_jax.report.build import build_report, operations_of
 from sdit_jax.sampling.generate import Sampling
 from sdit_jax.sampling.run import Run
-from sdit_jax.sampling.samples import Samples, draw
+from sdit_jax.sampling.samples import Samples, check_free, draw, drawing_protocol
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Scoring:
     `reference` is a source of real images, named as config.data.name, in the folder `data_dir`; by default the training data.
     `distances` are some of `metrics.features.DISTANCES`, by default those with a network at hand, whose weights `classifier`
     and `inception` may name. `yardsticks`: whether slightly changed real images are scored too. `report`: whether report.html
-    is written. `prefix` precedes the names of these fields in errors.
+    is written. `overwrite`: whether the results of another evaluation in the folder may be replaced. `prefix` precedes the
+    names of these fields in errors.
     """
 
     reference: str = ""
@@ -57,7 +59,13 @@ class Scoring:
     inception: str = ""
     yardsticks: bool = True
     report: bool = True
+    overwrite: bool = False
     prefix: str = ""
+
+    def check_free(self, out: Path, protocol: dict[str, Any]) -> None:
+        """Raises InputError where `out` holds results of other samples that may not be replaced."""
+        for path, stored in ((out / "samples.npz", images.load_protocol), (out / "evaluation.json", _stored_protocol)):
+            check_free(path, stored(path), protocol, self.overwrite, self.prefix)
 
     def references(self, name: str, directory: str, split: str, size: int, resize: str = "bilinear") -> dict[str, Images]:
         """Real images of a split and of the test split. Raises InputError for a source that cannot be read."""
@@ -96,6 +104,7 @@ def evaluate_run(
     directory, split = scoring.data_dir or (data.dir if own else ""), data.split if own else "train"
     references = scoring.references(name, directory, split, run.model.image_size, data.resize)
     extractors = scoring.extractors(name, references, n, f"{prefix}n", run.model.channels)
+    scoring.check_free(out, drawing_protocol(run, n=n, sampling=sampling, seed=seed))
     energy, neurobench = operations_of(run, references[split], sampling)
     files.make_folder(out)
     with files.exclusive(out, "evaluates into this folder"):
@@ -108,13 +117,14 @@ def evaluate_run(
 
 def evaluate_samples(samples: Samples, out: Path, scoring: Scoring, *, name: str = "samples") -> Evaluated:
     """Scores samples against `scoring.reference`; `name` is theirs in errors. Raises InputError as `evaluate_run`."""
-    n, H, W, C = samples.images.shape
+    (n, H, W, C), prefix = samples.images.shape, scoring.prefix
     if not scoring.reference:
-        raise InputError(f"{scoring.prefix}reference: missing; set it to the source of real images to compare with")
+        raise InputError(f"{prefix}reference: missing; set it to the source of real images to compare with")
     if H != W:
         raise InputError(f"{name}: found images of {H}x{W}, must be square")
     references = scoring.references(scoring.reference, scoring.data_dir, "train", H)
     extractors = scoring.extractors(scoring.reference, references, n, name, C)
+    check_free(out / "evaluation.json", _stored_protocol(out / "evaluation.json"), samples.protocol, scoring.overwrite, prefix)
     files.make_folder(out)
     with files.exclusive(out, "evaluates into this folder"):
         return _score(out, scoring, samples, extractors, references, scoring.reference, None, None, None)
@@ -129,6 +139,14 @@ def _score(out, scoring, samples, extractors, references, source, run, energy, n
         shown = energy and energy | {"neurobench": neurobench}
         write_report(page, build_report(samples, found, references, run, shown))
     return Evaluated(out, found, energy, page if scoring.report else None)
+
+
+def _stored_protocol(path):
+    """The protocol in an evaluation.json; None for a missing or damaged one."""
+    try:
+        return json.loads(path.read_text())["protocol"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _progress(items, name):

@@ -22,7 +22,7 @@ from absl import app, flags
 
 from sdit_jax import memory
 from sdit_jax.errors import InputError, Stopped, TrainingFailed
-from sdit_jax.files import cache_dir
+from sdit_jax.files import cache_dir, check_local
 from sdit_jax.sharding.processes import STOPPED
 
 VERBS = (
@@ -31,6 +31,15 @@ VERBS = (
 )  # fmt: skip
 HELP = ("--help", "-help", "-h", "--helpfull", "help")
 CONFIG_FLAGS = ("--config", "-config")
+PATHS = (
+    "workdir",
+    "out",
+    "samples",
+    "beside",
+    "checkpoint",
+    "results",
+    "runs",
+)  # Flags that take paths, where a verb has them.
 
 
 def main() -> None:
@@ -98,6 +107,8 @@ def _parse(argv, command):
         for name in getattr(command, "REQUIRED", ()):
             if not flags.FLAGS[name].present or (name != "config" and not flags.FLAGS[name].value):
                 raise InputError(f"--{name}: missing; see --help")
+        for name in PATHS:
+            check_local((name in flags.FLAGS and flags.FLAGS[name].value) or "", f"--{name}")
         return rest
     except Exception as error:  # A configuration file is Python and may raise anything.
         message = (str(error).splitlines() or [""])[-1].removeprefix("sdit_jax.errors.InputError: ")

@@ -7,8 +7,9 @@
 
 Draws samples from trained weights, or reads them from a file. Prints distances, scores and energy next to the scores of real
 images, and writes evaluation.json, in which each number has its protocol, report.html, and the samples that it draws as
-samples.npz. Rerun to resume drawing. fd_classifier compares features of a small classifier, shipped for some data sets; fid
-needs the weights of Inception, which are downloaded unless --inception names a file.
+samples.npz. Rerun to resume drawing; other results in the folder are kept unless --overwrite is given. fd_classifier compares
+features of a small classifier, shipped for some data sets; fid needs the weights of Inception, which are downloaded unless
+--inception names a file.
 """
 
 import re
@@ -45,14 +46,16 @@ CLASSIFIER = flags.DEFINE_string("classifier", "", "For fd_classifier: a shipped
 INCEPTION = flags.DEFINE_string("inception", "", "For fid: file of the weights, pytorch-fid's .pth or .npz.")
 YARDSTICKS = flags.DEFINE_bool("yardsticks", True, "Also score slightly changed real images, for comparison.")
 REPORT = flags.DEFINE_bool("report", True, "Write report.html.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results of another evaluation in the output folder.")
 
 
 def main() -> None:
     if bool(WORKDIR.value) == bool(SAMPLES.value):
         raise InputError("--workdir, --samples: set exactly one of them")
     scoring = Scoring(
-        REFERENCE.value, DATA_DIR.value, DISTANCE.value, CLASSIFIER.value, INCEPTION.value, YARDSTICKS.value, REPORT.value, "--"
-    )
+        reference=REFERENCE.value, data_dir=DATA_DIR.value, distances=DISTANCE.value, classifier=CLASSIFIER.value,
+        inception=INCEPTION.value, yardsticks=YARDSTICKS.value, report=REPORT.value, overwrite=OVERWRITE.value, prefix="--",
+    )  # fmt: skip
     print(_of_run(scoring) if WORKDIR.value else _of_file(scoring))
 
 

@@ -5,7 +5,8 @@
     sdit sample --workdir=pretrained:mnist --out=samples
 
 Weights are those of a run folder, of a .safetensors file, or shipped with the package (pretrained:NAME). Writes grid.png and
-samples.npz, with the arrays arr_0 (uint8 NHWC), labels (int32) and protocol (JSON: how they were drawn).
+samples.npz, with the arrays arr_0 (uint8 NHWC), labels (int32) and protocol (JSON: how they were drawn). Other samples in the
+folder are kept unless --overwrite is given.
 """
 
 import logging
@@ -22,6 +23,7 @@ from sdit_jax.errors import InputError
 from sdit_jax.sampling.generate import Sampling, example_labels, generate, make_sampler
 from sdit_jax.sampling.provenance import IN_TURN, conditioning_labels, sampling_protocol
 from sdit_jax.sampling.run import open_run
+from sdit_jax.sampling.samples import check_free
 
 STOCHASTIC = [name for name, sampler in SAMPLERS.items() if sampler.stochastic]
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder, .safetensors file, or pretrained:NAME for shipped weights.")
@@ -35,6 +37,7 @@ SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.", lower_bound=0, uppe
 WEIGHTS = flags.DEFINE_enum("weights", None, ["ema", "raw"], "Averaged (ema) or raw weights; by default ema if there are any.")
 BESIDE = flags.DEFINE_string("beside", "", "A samples.npz whose images grid.png shows at the left, for comparison.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images drawn at once.", lower_bound=1)
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace other samples in the output folder.")
 REQUIRED = ("workdir", "out")
 
 
@@ -45,20 +48,22 @@ def main() -> None:
     sampling.check(run.model, run.objective, "--")
     labels = parse_labels(LABELS.value, N.value, run.model.num_classes)
     others = arrays.read(Path(BESIDE.value)).images if BESIDE.value else None
+    protocol = sampling_protocol(
+        run, n=N.value, sampling=sampling, seed=SEED.value,
+        labels=conditioning_labels(run.model, GUIDANCE.value, ",".join(LABELS.value) or IN_TURN),
+    )  # fmt: skip
+    path = out / "samples.npz"
+    check_free(path, images.load_protocol(path), protocol, OVERWRITE.value, "--")
     files.make_folder(out)
     logging.getLogger("sdit_jax").info(run.describe_weights)
     made = generate(
         make_sampler(run.model, run.objective, sampling), run.variables, labels, seed=SEED.value, batch_size=BATCH_SIZE.value,
         progress=lambda batches: tqdm(batches, unit=" batches"),
     )  # fmt: skip
-    protocol = sampling_protocol(
-        run, n=N.value, sampling=sampling, seed=SEED.value,
-        labels=conditioning_labels(run.model, GUIDANCE.value, ",".join(LABELS.value) or IN_TURN),
-    )  # fmt: skip
-    images.save_npz(out / "samples.npz", made, labels, protocol)
+    images.save_npz(path, made, labels, protocol)
     picture = images.grid(made) if others is None else images.beside(images.grid(others), images.grid(made))
     images.save_png(picture, out / "grid.png")
-    print(out / "samples.npz", out / "grid.png", sep="\n")
+    print(path, out / "grid.png", sep="\n")
 
 
 def parse_labels(texts: list[str], n: int, num_classes: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from sdit_jax import images
 from sdit_jax.data.sources import arrays
+from sdit_jax.errors import InputError
 from sdit_jax.sampling.generate import Sampling, example_labels, generate, make_sampler
 from sdit_jax.sampling.provenance import conditioning_labels, sampling_protocol
 from sdit_jax.sampling.run import Run
@@ -28,14 +29,20 @@ class Samples:
     protocol: dict
 
 
+def drawing_protocol(run: Run, *, n: int, sampling: Sampling, seed: int) -> dict:
+    """The protocol of samples with labels in turn."""
+    named = conditioning_labels(run.model, sampling.guidance)
+    return sampling_protocol(run, n=n, sampling=sampling, labels=named, seed=seed)
+
+
 def draw(run: Run, out: Path, *, n: int, sampling: Sampling, seed: int, batch_size: int, progress: Callable = iter) -> Samples:
     """n samples of a run, labels in turn, written to `out/samples.npz`; read from there if its protocol is the same.
 
     Finished batches are kept in `out`, so that a rerun resumes drawing.
     """
-    labels, named = example_labels(n, run.model.num_classes), conditioning_labels(run.model, sampling.guidance)
-    known = None if named == "none" else labels
-    protocol = sampling_protocol(run, n=n, sampling=sampling, labels=named, seed=seed)
+    protocol = drawing_protocol(run, n=n, sampling=sampling, seed=seed)
+    labels = example_labels(n, run.model.num_classes)
+    known = None if protocol["labels"] == "none" else labels
     path = out / "samples.npz"
     if images.load_protocol(path) == protocol:
         log.info("%s: already drawn", path)
@@ -47,6 +54,15 @@ def draw(run: Run, out: Path, *, n: int, sampling: Sampling, seed: int, batch_si
     images.save_npz(path, drawn, labels, protocol)
     shutil.rmtree(parts)
     return Samples(drawn, known, protocol)
+
+
+def check_free(path: Path, stored: dict | None, protocol: dict, overwrite: bool, prefix: str = "") -> None:
+    """Raises InputError for a file of results with a `stored` protocol other than `protocol`, unless it may be replaced.
+
+    `prefix` precedes the fields out and overwrite in the error.
+    """
+    if path.exists() and not overwrite and stored != json.loads(json.dumps(protocol)):
+        raise InputError(f"{prefix}out: {path} holds other results; choose another folder, or set {prefix}overwrite")
 
 
 def read_samples(path: Path) -> Samples:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sdit_jax import files
 from sdit_jax.commands import command_line
 from sdit_jax.data import sources
 from sdit_jax.errors import InputError, NoSuchSplit, data_fields_named
@@ -59,6 +60,29 @@ def test_an_error_in_a_field_of_the_data_names_the_flag_that_holds_it(name, spli
     with pytest.raises(kind) as error, data_fields_named(name="--reference", dir="--data_dir"):
         sources.load(name, split, "")
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "--config=digits:tiny", "--workdir=gs://bucket/run"),
+        ("sample", "--workdir=gs://bucket/run", "--out=samples"),
+        ("sample", "--workdir=pretrained:mnist", "--out=s3://bucket/samples"),
+        ("export", "--workdir=pretrained:mnist", "--out=gs://bucket/mnist.safetensors"),
+    ],
+)
+def test_an_address_in_place_of_a_path_is_refused(small, tmp_path, arguments):
+    done = small.run(*arguments, preset=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert re.match(r"error: --(workdir|out): found '(gs|s3)://bucket/.*', must be a path; mount the bucket", done.stderr)
+    assert not (small.root / "gs:").exists() and not (small.root / "s3:").exists()
+
+
+def test_an_address_is_refused_from_python_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="folder: found 'gs:/bucket/run', must be a path"):
+        files.make_folder(Path("gs://bucket/run"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_installed_command_prints_the_overview():

@@ -51,6 +51,18 @@ def test_a_run_is_evaluated_with_a_report_and_not_drawn_twice(small, trained, tm
     )
     assert "already drawn" in repeated.stderr and (tmp_path / "samples.npz").stat().st_mtime_ns == before
 
+    # Results of other samples are kept.
+    for command in (["sample", "--n=70", "--steps=2"], ["evaluate", *FLAGS]):
+        kept = (tmp_path / "samples.npz").read_bytes(), (tmp_path / "evaluation.json").read_bytes()
+        changed = [*command, f"--workdir={trained.workdir}", f"--out={tmp_path}", "--seed=1"]
+        refused = small.run(*changed, SDIT_JAX_CACHE=cache)
+        assert refused.returncode == 2 and refused.stderr == (
+            f"error: --out: {tmp_path / 'samples.npz'} holds other results; choose another folder, or set --overwrite\n"
+        )
+        assert kept == ((tmp_path / "samples.npz").read_bytes(), (tmp_path / "evaluation.json").read_bytes())
+    assert small.run(*changed, "--overwrite", SDIT_JAX_CACHE=cache).returncode == 0
+    assert json.loads((tmp_path / "evaluation.json").read_text())["protocol"]["seed"] == 1
+
 
 def test_the_report_of_a_non_spiking_network_omits_its_spikes(small, tmp_path, cache):
     from sdit_jax.training.loop import train_and_evaluate
