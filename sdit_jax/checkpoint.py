@@ -6,7 +6,9 @@
 | `optimizer` | the state of the optimizer |
 | `batch_stats`, `ema_batch_stats`, ... | any other collection of variables that the network has, and its average |
 
-Items are separate, so that sampling reads only the weights it needs.
+Items are separate, so that sampling reads only the weights it needs. `sha256.json` in the folder of a step has the hashes of
+its files, which process 0 compares before they are used. It is written once the step is complete: a step that was killed in
+between, or is older than hashes, is used without.
 """
 
 import enum
@@ -21,7 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from orbax.checkpoint.options import AsyncOptions
 
+from sdit_jax import hashes
 from sdit_jax.errors import InputError
 
 # Status codes of tensorstore that say nothing about the file itself.
@@ -70,15 +74,18 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, keep: int = 2):
         self.folder = workdir.absolute() / "checkpoints"
-        self.manager = ocp.CheckpointManager(
-            self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
-        )
+        self._unsealed = list[int]()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=True, enable_async_checkpointing=True,
+            async_options=AsyncOptions(post_finalization_callback=self._seal),
+        )  # fmt: skip
+        self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.manager.wait_until_finished()
+        self.wait()
         self.manager.close()
 
     def preempted(self, step: int) -> bool:
@@ -93,6 +100,7 @@ class Checkpoints:
         trees = items(state.variables, "raw") | {"optimizer": state.optimizer}
         if state.ema is not None:
             trees |= items(state.ema, "ema")
+        self._unsealed.append(step)
         args = {name: ocp.args.StandardSave(tree) for name, tree in trees.items() if jax.tree.leaves(tree)}
         self.manager.save(step, args=ocp.args.Composite(**args), force=True)
 
@@ -103,6 +111,12 @@ class Checkpoints:
     def wait(self) -> None:
         """Waits until the last save is finished."""
         self.manager.wait_until_finished()
+        self._seal()
+
+    def _seal(self) -> None:
+        """Hashes the steps that are complete; process 0 does."""
+        while self._unsealed and jax.process_index() == 0 and (self.folder / str(self._unsealed[0])).is_dir():
+            hashes.seal(self.folder / str(self._unsealed.pop(0)))
 
     def restore(self, like: S) -> S | None:
         """The newest readable state, laid out as `like` whatever devices saved it; None where there is no checkpoint.
@@ -118,6 +132,7 @@ class Checkpoints:
             raise InputError(f"{self.folder}: holds weights only, as imported; they can be sampled, not trained further")
 
         def read(step):
+            self._check(step, None)
             ema = None if like.ema is None else self._read(step, like.ema, "ema")
             optimizer = self._read_item(step, "optimizer", like.optimizer)
             return like.replace(variables=self._read(step, like.variables, "raw"), ema=ema, optimizer=optimizer)
@@ -137,10 +152,21 @@ class Checkpoints:
         """
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
-        found = self._newest_readable(lambda step: self._read(step, like, which))
+        names = [item(collection, which) for collection in like]
+
+        def read(step):
+            self._check(step, names)
+            return self._read(step, like, which)
+
+        found = self._newest_readable(read)
         if found is None:
             raise InputError(f"{self.folder}: holds no finished checkpoint yet")
         return found.step, found.value
+
+    def _check(self, step: int, names: list[str] | None) -> None:
+        """Compares the hashes of some items, or all; process 0 does. Raises hashes.Damaged."""
+        if jax.process_index() == 0 and not hashes.check(self.folder / str(step), names):
+            log.info("checkpoint %s has no hashes: used without a check", self.folder / str(step))
 
     def _read(self, step: int, like: Any, which: str) -> dict[str, Any]:
         """Variables of a step, collection by collection."""

@@ -8,6 +8,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from sdit_jax import hashes
 from sdit_jax.checkpoint import Checkpoints, is_damage
 from sdit_jax.errors import InputError
 from sdit_jax.training.state import TrainState
@@ -112,6 +113,42 @@ def test_reading_weights_falls_back_but_changes_nothing(workdir, caplog, which):
     assert step == 4 and "cannot be read" in caplog.text
     assert_equal(found, expected.ema if which == "ema" else expected.variables)
     assert names(workdir) == before
+
+
+def flip(path, place):
+    """Changes one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[place // 8 % len(content)] ^= 1 << place % 8
+    path.write_bytes(content)
+
+
+def test_no_flipped_bit_is_used(workdir):
+    """Of any file of a checkpoint, also of its hashes."""
+    folder, rng = workdir / "checkpoints" / "6", np.random.default_rng(0)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    assert hashes.check(folder) and folder / "sha256.json" in files
+    for path in [*files, *rng.choice(files, 120)]:
+        place = int(rng.integers(8 * path.stat().st_size))
+        flip(path, place)
+        with pytest.raises(hashes.Damaged):
+            hashes.check(folder)
+        flip(path, place)
+    assert hashes.check(folder)
+    flip(max(files, key=lambda path: path.stat().st_size), 12345)
+    assert_equal(restored(workdir), state(4, 4.0))
+
+
+def test_weights_are_read_past_damage_of_what_they_do_not_need(workdir):
+    flip(next((workdir / "checkpoints" / "6" / "optimizer").rglob("manifest.ocdbt")), 99)
+    with Checkpoints(workdir) as checkpoints:
+        assert checkpoints.restore_weights("ema", state(0, 0.0).variables)[0] == 6
+
+
+def test_a_checkpoint_without_hashes_is_used(workdir, caplog):
+    (workdir / "checkpoints" / "6" / "sha256.json").unlink()
+    with caplog.at_level("INFO"):
+        assert_equal(restored(workdir), state(6, 6.0))
+    assert "6 has no hashes" in caplog.text
 
 
 def test_only_damaged_checkpoints_are_an_error_not_a_fresh_start(workdir):

@@ -6,11 +6,13 @@
 | `config` | the configuration as JSON, `portable` |
 | `weights` | "ema" or "raw" |
 | `step` | of training |
+| `sha256` | of all else in the file; one that was written before there were hashes has none |
 
 Parameters are named by their path, "head/kernel"; running statistics by their collection too, "batch_stats/norm/mean".
 The file format: https://huggingface.co/docs/safetensors
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +34,7 @@ from sdit_jax.files import atomic_write
 from sdit_jax.models import build, initial_variables
 
 FORMAT = "sdit_jax 1"
+METADATA = {"config", "format", "step", "weights"}  # And the hash of these and the arrays.
 SUFFIX = ".safetensors"
 DTYPES = ("float32", "bfloat16", "float16")
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
@@ -68,7 +71,8 @@ def write(path: Path, config: Config, variables: Any, *, weights: str, step: int
     """
     arrays = {name: _rounded(np.asarray(leaf), name, dtype, field) for name, leaf in flat(variables).items()}
     text = json.dumps(portable(config).to_dict(), sort_keys=True)
-    file = save(arrays, {"config": text, "format": FORMAT, "step": str(step), "weights": weights})
+    header = {"config": text, "format": FORMAT, "step": str(step), "weights": weights}
+    file = save(arrays, header | {"sha256": _sha256(header, arrays)})
     with atomic_write(path) as partial:
         partial.write_bytes(_in_order(file))
 
@@ -85,6 +89,14 @@ def _rounded(array, name, dtype, field):
     if not np.isfinite(rounded).all():
         raise InputError(f"{field}: found {dtype}, in which {name} is not finite (up to {np.abs(array).max():.3g})")
     return rounded
+
+
+def _sha256(header, arrays):
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _in_order(file: bytes) -> bytes:
@@ -112,6 +124,9 @@ def read(path: Path, weights: str | None = None, field: str = "weights") -> tupl
         raise InputError(f"{path}: damaged or not safetensors ({error})") from None
     if header.get("format") != FORMAT:
         raise InputError(f"{path}: found format {header.get('format')!r}, must be {FORMAT!r}, as `sdit export` writes it")
+    sha256 = header.pop("sha256", None)
+    if header.keys() - METADATA or sha256 not in (None, _sha256(header, arrays)):
+        raise InputError(f"{path}: damaged, it differs from its hash")
     which, step = header.get("weights"), header.get("step", "")
     if which not in ("ema", "raw") or not (step.isascii() and step.isdigit()):
         raise InputError(f"{path}: damaged, found {which!r} weights of step {step!r}")

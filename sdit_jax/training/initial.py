@@ -32,7 +32,7 @@ def read_initial(config: Config, shapes: TrainState) -> dict[str, Any]:
         except re.error as error:
             raise InputError(f"config.init_new: found {pattern!r}, must be a regular expression ({error})") from None
         if not fits:
-            raise InputError(f"config.init_new: found {pattern!r}, which is in no array's name; --dry_run lists them")
+            raise InputError(f"config.init_new: found {pattern!r}, which is in no array's name")
         anew |= fits
     shape = lambda arrays, name: arrays[name].shape if name in arrays else "no array"
     differ = [

@@ -1,0 +1,52 @@
+"""Hashes of the files of a folder, kept in the folder: a bit that changed on a disk is found when the files are read."""
+
+import hashlib
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+from sdit_jax.files import write_json
+
+NAME = "sha256.json"
+
+
+class Damaged(ValueError):
+    """A file of a hashed folder is missing, not listed, or has other content."""
+
+
+def seal(folder: Path) -> None:
+    """Writes sha256.json: {"params/manifest.ocdbt": sha256, ...} of all files below the folder."""
+    write_json(folder / NAME, {name: _sha256(folder / name) for name in sorted(_names(folder))})
+
+
+def check(folder: Path, parts: Collection[str] | None = None) -> bool:
+    """Reads all files of some sub-folders, and those beside them, and compares; False where the folder was never sealed.
+
+    Raises Damaged with the first file that differs.
+    """
+    chosen = lambda name: parts is None or "/" not in name or name.split("/")[0] in parts
+    path = folder / NAME
+    if not path.exists():
+        return False
+    try:
+        kept = json.loads(path.read_bytes())
+        expected = {name: sha256 for name, sha256 in kept.items() if chosen(name)}
+    except (ValueError, AttributeError):
+        raise Damaged(f"{NAME} is not JSON of hashes") from None
+    found = {name for name in _names(folder) if chosen(name)}
+    for name in sorted({*expected, *found}):
+        if name not in found or name not in expected:
+            raise Damaged(f"{name} is " + ("missing" if name in expected else f"not in {NAME}"))
+        if _sha256(folder / name) != expected[name]:
+            raise Damaged(f"{name} differs from its hash")
+    return True
+
+
+def _names(folder):
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {name for name in files if name != NAME}
+
+
+def _sha256(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
