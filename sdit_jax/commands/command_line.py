@@ -3,8 +3,8 @@
 Each verb is a module of this folder. Its docstring is the help text; it defines absl flags and `main`, and optionally REQUIRED,
 the flags that must be set, and ARGUMENT, the name of the positional argument of `main`.
 
-Exit codes: 0 done; 1 training failed; 2 an error in the input, one line on stderr and nothing written; 75 stopped and saved,
-rerun to resume; 130 interrupted.
+Exit codes: 0 done; 1 training failed, or `verify` found damage; 2 an error in the input, one line on stderr, nothing written;
+75 stopped and saved, rerun to resume; 130 interrupted.
 """
 
 import ast
@@ -26,7 +26,7 @@ from sdit_jax.files import cache_dir, check_local
 from sdit_jax.sharding.processes import STOPPED
 
 VERBS = (
-    "train", "sample", "animate", "evaluate", "export", "import_release", "prepare", "fit_classifier",
+    "train", "sample", "animate", "evaluate", "verify", "export", "import_release", "prepare", "fit_classifier",
     "plan", "sweep", "curves", "scaling", "bench",
 )  # fmt: skip
 HELP = ("--help", "-help", "-h", "--helpfull", "help")

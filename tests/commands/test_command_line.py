@@ -19,6 +19,7 @@ SHOWN = {
     "sample": ("workdir", "sampler", "guidance"),
     "animate": ("out", "layers"),
     "evaluate": ("workdir", "samples", "inception"),
+    "verify": (),
     "export": ("workdir", "dtype"),
     "import_release": ("checkpoint",),
     "prepare": ("archives",),
