@@ -25,6 +25,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def contents(self) -> str:
+        """The same: it depends on nothing else."""
+        return self.fingerprint
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """sha256 over shape, pixels, labels and num_classes."""
@@ -37,13 +42,15 @@ class Images:
 class Examples(abc.ABC):
     """Labelled images of any size, decoded on demand from any thread.
 
-    `fingerprint` changes with the files; `skipped` counts files left out because they cannot be read.
+    `fingerprint` changes with the files and with the place where they lie, `contents` only with their names, sizes and labels.
+    `skipped` counts files left out because they cannot be read.
     """
 
     name: str  # For messages.
     labels: np.ndarray  # int32 (N,) in 0..num_classes-1.
     num_classes: int
     fingerprint: str
+    contents: str
     skipped: int = 0
 
     def __len__(self) -> int:

@@ -1,5 +1,8 @@
 """Examples decoded into memory, once: the fitted images are cached on disk."""
 
+import functools
+import hashlib
+import inspect
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,8 +10,9 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
-from sdit_jax.data import cache
+from sdit_jax.data import cache, transforms
 from sdit_jax.data.datasets import CHUNK, Examples, Images
+from sdit_jax.data.sources import pictures
 from sdit_jax.data.transforms import fit_one, to_channels
 from sdit_jax.errors import BrokenImage, InputError
 
@@ -20,13 +24,19 @@ def decoded(examples: Examples, size: int | None = None, channels: int | None = 
 
     Raises InputError where none is left and, without a size, for images of different shapes.
     """
-    words = (examples.fingerprint, size, resize, PIL.__version__)
+    words = (examples.fingerprint, size, resize, PIL.__version__, code())
     arrays = cache.memoized("images", words, lambda: _decode(examples, size, resize))
     kept = arrays["kept"]
     warn_skipped(examples, len(examples) - len(kept))
     if not len(kept):
         raise InputError(f"{examples.name}: no image is left")
     return Images(to_channels(arrays["images"], channels), examples.labels[kept], examples.num_classes)
+
+
+@functools.cache
+def code() -> str:
+    """sha256 of the source that decodes and fits images: a cache that was made by other code is made again."""
+    return hashlib.sha256("".join(map(inspect.getsource, (pictures, transforms))).encode()).hexdigest()
 
 
 def warn_skipped(examples: Examples, broken: int = 0) -> None:

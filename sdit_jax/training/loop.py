@@ -18,7 +18,7 @@ from sdit_jax.errors import Stopped, TrainingFailed
 from sdit_jax.training.metrics import MetricWriter, NoWriter
 from sdit_jax.training.outputs import Outputs, agreed_missing
 from sdit_jax.training.progress import NullStream, Progress, StopRequest
-from sdit_jax.training.setup import Setup, check_same_run, make_setup
+from sdit_jax.training.setup import Setup, check_same_run, make_setup, write_description
 from sdit_jax.training.state import TrainState
 from sdit_jax.training.step import Averages, Health, compiled, empty_averages, make_train_step
 
@@ -39,7 +39,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
       Stopped: SIGTERM, Ctrl-C, or a preemption notice to any process; the state is saved, and a rerun resumes.
     """
     setup = make_setup(config)
-    check_same_run(config, workdir)
+    check_same_run(config, setup.contents, workdir)
     if not (workdir / "config.json").exists():
         _ = setup.initial  # Read before anything is written. A run that has begun does without it.
     if dry_run:
@@ -64,7 +64,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
             log.info("%s has already reached step %d of %d: nothing to do", workdir, start, total)
             return state
         if first:
-            files.write_json(workdir / "config.json", config.to_dict())
+            write_description(setup, workdir)
         writer = stack.enter_context(closing(MetricWriter(workdir, start) if first else NoWriter()))
         writer.write_hparams(config.to_dict())
         stack.enter_context(closing(setup.loader))

@@ -12,7 +12,7 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 
 from sdit_jax import config as fields
-from sdit_jax import sharding
+from sdit_jax import files, sharding
 from sdit_jax.config import Config
 from sdit_jax.data import sources
 from sdit_jax.data.loader import Loader, make_loader
@@ -30,6 +30,8 @@ from sdit_jax.training.step import empty_averages
 # Fields that may differ when a run resumes: what is trained does not depend on them, but for rounding.
 MAY_CHANGE = ("mesh.", "checkpoint.", "log.", "samples.", "evaluation.", "data.dir", "data.memory_GiB", "data.resident")
 
+DATA = "data.sha256"
+
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
@@ -39,6 +41,7 @@ class Setup:
     mesh: Mesh
     model: Network
     objective: Objective
+    contents: str  # Of the data set: sha256 of its images, or of the names, sizes and labels of its files.
     loader: Loader
     rate: optax.Schedule
     tx: optax.GradientTransformation
@@ -136,7 +139,7 @@ def make_setup(config: Config) -> Setup:
     rate = optimizer.learning_rate(config.optimizer, total, steps(config.optimizer.warmup, "config.optimizer.warmup"))
     tx = optimizer.make_optimizer(config.optimizer, rate, model)
     evaluate = make_evaluator(config, model, objective, mesh) if cadence.evaluate else None
-    setup = Setup(config, mesh, model, objective, loader, rate, tx, cadence, sampling, evaluate)
+    setup = Setup(config, mesh, model, objective, data.contents, loader, rate, tx, cadence, sampling, evaluate)
     if config.spike_penalty and not _spikes(setup):
         raise InputError(f"config.spike_penalty: found {config.spike_penalty}, must be 0 for a network that does not spike")
     return setup
@@ -151,8 +154,8 @@ def _spikes(setup):
     )
 
 
-def check_same_run(config: Config, workdir: Path) -> None:
-    """Raises InputError where the folder holds a run that this configuration would not continue."""
+def check_same_run(config: Config, contents: str, workdir: Path) -> None:
+    """Raises InputError where the folder holds a run that this configuration, on this data, would not continue."""
     if not (workdir / "config.json").exists():
         return
     before, now = fields.flattened(fields.load(workdir)), fields.flattened(config)
@@ -163,6 +166,17 @@ def check_same_run(config: Config, workdir: Path) -> None:
         if before.get(name) != now.get(name) and not name.startswith(may_change):
             found, kept = now.get(name), before.get(name)
             raise InputError(f"config.{name}: found {found!r}, the run in {workdir} has {kept!r}; use another run folder")
+    if (workdir / DATA).exists() and (workdir / DATA).read_bytes() != contents.encode():
+        raise InputError(
+            f"config.data: {config.data.name} {config.data.split} has changed since the run in {workdir} began; "
+            "restore it, or use another run folder"
+        )
+
+
+def write_description(setup: Setup, workdir: Path) -> None:
+    """Writes what `check_same_run` compares: config.json and data.sha256."""
+    files.write_json(workdir / "config.json", setup.config.to_dict())
+    files.write_text(workdir / DATA, setup.contents)
 
 
 def total_steps(config: Config) -> int:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sdit_jax.errors import InputError
 from sdit_jax.training.loop import train_and_evaluate
-from sdit_jax.training.setup import check_same_run, make_setup
+from sdit_jax.training.setup import check_same_run, make_setup, write_description
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorBoard warn about their own affairs.
 
@@ -51,11 +51,11 @@ def test_a_run_of_an_earlier_version_is_the_same_run(small, tmp_path):
     saved["model"]["timesteps"] = saved["model"].pop("spiking_steps")
     del saved["model"]["name"], saved["data"]["margin"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
-    check_same_run(config, tmp_path)
+    check_same_run(config, "", tmp_path)
     saved["data"]["flip"] = True
     (tmp_path / "config.json").write_text(json.dumps(saved))
     with pytest.raises(InputError, match="config.data.flip: found False, the run in .* has True"):
-        check_same_run(config, tmp_path)
+        check_same_run(config, "", tmp_path)
 
 
 def test_a_run_may_change_its_loader_and_trains_the_same_network(small, pictures, tmp_path):
@@ -65,6 +65,29 @@ def test_a_run_may_change_its_loader_and_trains_the_same_network(small, pictures
     changed = train_and_evaluate(small.config(**changes, data__resident="always"), tmp_path / "changed")
     for ours, theirs in zip(jax.tree.leaves(straight), jax.tree.leaves(changed), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("memory_GiB", [4.0, 0.0], ids=["in memory", "streamed"])
+def test_data_that_changed_since_the_run_began_is_refused(small, pictures, tmp_path, memory_GiB):
+    run = lambda **changes: make_setup(small.config(data__name="folder", data__memory_GiB=memory_GiB, **changes))
+    setup = run(data__dir=str(pictures))
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    write_description(setup, workdir)
+    pictures = pictures.rename(tmp_path / "moved")  # They may lie elsewhere.
+    check_same_run(setup.config, run(data__dir=str(pictures)).contents, workdir)
+    path = pictures / "3" / "13.png"
+    Image.fromarray(np.zeros((12, 11), np.uint8)).save(path)
+    with pytest.raises(InputError, match="config.data: folder train has changed since the run in .*/run began"):
+        check_same_run(setup.config, run(data__dir=str(pictures)).contents, workdir)
+
+
+def test_other_images_in_place_of_a_file_are_refused(small, tmp_path):
+    def contents(value):
+        np.savez(tmp_path / "a.npz", np.full((20, 8, 8, 1), value, np.uint8), labels=np.arange(20) % 10)
+        return make_setup(small.config(data__name=f"npz:{tmp_path / 'a.npz'}")).contents
+
+    assert contents(3) == contents(3) != contents(4)
 
 
 @pytest.mark.parametrize(

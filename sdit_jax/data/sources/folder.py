@@ -31,7 +31,7 @@ class Folder(Examples):
         part, classes = _split(root, split)
         files, labels = _listed(part, classes)
         self.name, self.num_classes = str(part), max(1, len(classes))
-        self.fingerprint = _fingerprint(part, files, labels)
+        self.fingerprint, self.contents = _fingerprint(part, files, labels), _contents(part, files, labels)
         kinds = cache.memoized("scan", (self.fingerprint,), lambda: {"kinds": _kinds(files)})["kinds"]
         for i in np.flatnonzero(kinds == BROKEN):
             log.warning("%s: not a picture that can be read", files[i])
@@ -103,6 +103,11 @@ def _fingerprint(root, files, labels):
         stat = path.stat()
         digest.update(f"{path.relative_to(root)} {label} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}\n".encode())
     return digest.hexdigest()
+
+
+def _contents(root, files, labels):
+    lines = (f"{path.relative_to(root)} {label} {path.stat().st_size}\n" for path, label in zip(files, labels, strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _kinds(files):

@@ -52,7 +52,7 @@ class Prepared(Examples):
                 f"config.data.split: found {split!r}, tfds:{name} has {splits}, and parts such as train[:1000] ({_line(error)})"
             ) from None
         self._channels = 1 if features["image"].shape[-1:] == (1,) else 3
-        self.fingerprint = _fingerprint(folder, split)
+        self.fingerprint, self.contents = _fingerprint(folder, split), _contents(folder, split)
         label = features["label"] if "label" in features else None  # noqa: SIM401 (a FeaturesDict has no get.)
         raw = np.zeros(len(self._source), np.int64)
         if label is not None and label.shape == () and np.issubdtype(label.np_dtype, np.integer):
@@ -126,6 +126,12 @@ def _fingerprint(folder, split):
         stat = path.stat()
         digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}\n".encode())
     return digest.hexdigest()
+
+
+def _contents(folder, split):
+    """Of the files of all splits, as a split may be a part of one."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return hashlib.sha256("".join([split, *(f"\n{path.name} {path.stat().st_size}" for path in files)]).encode()).hexdigest()
 
 
 def _line(error):
