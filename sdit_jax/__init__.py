@@ -20,18 +20,18 @@ __version__ = "0.1.0"
 __all__ = ["configure", "load", "train"]
 
 
-def load(place: str | Path, weights: str | None = None) -> Run:
+def load(place: str | Path, weights: str | None = None, step: int | None = None) -> Run:
     """A trained network: a run folder, a .safetensors file, or `pretrained:NAME`, which comes with the package.
 
         run = sdit_jax.load("pretrained:mnist")
         images = run.sample([3, 1, 4], steps=20, guidance=1.5)        uint8 (3, 28, 28, 1)
 
-    `weights` is "ema" or "raw", by default averaged weights where the place has them. Raises errors.InputError for a place that
-    is no run, cannot be read, or does not hold these weights.
+    `weights` is "ema" or "raw", by default averaged weights where the place has them; `step` is that of a checkpoint, by
+    default of the newest. Raises errors.InputError for a place that is no run, cannot be read, or does not hold these weights.
     """
     from sdit_jax import api
 
-    return api.load(place, weights)
+    return api.load(place, weights, step)
 
 
 def configure(config: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:

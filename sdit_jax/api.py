@@ -138,9 +138,9 @@ class Run(trained.Run):
         return self.model.image_size, self.model.channels, self.model.num_classes
 
 
-def load(place: str | Path, weights: str | None = None) -> Run:
+def load(place: str | Path, weights: str | None = None, step: int | None = None) -> Run:
     """`sdit_jax.load`."""
-    found = trained.open_run(place, weights)
+    found = trained.open_run(place, weights, step)
     return Run(**{field.name: getattr(found, field.name) for field in dataclasses.fields(found)})
 
 

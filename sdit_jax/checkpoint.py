@@ -67,16 +67,18 @@ class Newest(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of a run folder, of which the newest `keep` remain. A context manager: leaving it waits for saves.
+    """The checkpoints of a run folder. A context manager: leaving it waits for saves.
+
+    The newest `keep` remain, and with `keep_every` those of all steps that are multiples of it.
 
     All processes of a run save and restore together, each its own shards.
     """
 
-    def __init__(self, workdir: Path, keep: int = 2):
+    def __init__(self, workdir: Path, keep: int = 2, keep_every: int = 0):
         self.folder = workdir.absolute() / "checkpoints"
         self._unsealed = list[int]()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=True, enable_async_checkpointing=True,
+            max_to_keep=keep, keep_period=keep_every or None, create=True, enable_async_checkpointing=True,
             async_options=AsyncOptions(post_finalization_callback=self._seal),
         )  # fmt: skip
         self.manager = ocp.CheckpointManager(self.folder, options=options)
@@ -103,6 +105,10 @@ class Checkpoints:
         self._unsealed.append(step)
         args = {name: ocp.args.StandardSave(tree) for name, tree in trees.items() if jax.tree.leaves(tree)}
         self.manager.save(step, args=ocp.args.Composite(**args), force=True)
+
+    def steps(self) -> list[int]:
+        """The finished steps, oldest first."""
+        return sorted(self.manager.all_steps())
 
     def newest(self) -> int | None:
         """The newest finished step, without reading it."""
@@ -144,8 +150,8 @@ class Checkpoints:
             self._set_aside(found.damaged)
         return found.value.replace(step=jax.device_put(jnp.asarray(found.step, jnp.int32), like.step.sharding))
 
-    def restore_weights(self, which: str, like: Any) -> tuple[int, Any]:
-        """(step, variables) of the newest readable checkpoint, on the first device of this process. Moves nothing.
+    def restore_weights(self, which: str, like: Any, step: int | None = None) -> tuple[int, Any]:
+        """(step, variables) of the newest readable checkpoint, or of one step, on this process' first device. Moves nothing.
 
         `which` is "raw" or "ema", `like` the variables as shapes. Raises InputError where there is no checkpoint, and as
         `restore` does.
@@ -158,7 +164,7 @@ class Checkpoints:
             self._check(step, names)
             return self._read(step, like, which)
 
-        found = self._newest_readable(read)
+        found = self._newest_readable(read, step)
         if found is None:
             raise InputError(f"{self.folder}: holds no finished checkpoint yet")
         return found.step, found.value
@@ -178,14 +184,14 @@ class Checkpoints:
         path: Any = self.folder / str(step) / name
         return ocp.StandardCheckpointHandler().restore(path, args=ocp.args.StandardRestore(like))
 
-    def _newest_readable(self, read: Callable[[int], T]) -> Newest | None:
-        """Reads one step after the other, from the newest on, until all processes succeed.
+    def _newest_readable(self, read: Callable[[int], T], only: int | None = None) -> Newest | None:
+        """Reads one step after the other, from the newest on, until all processes succeed; or `only` one.
 
         Processes exchange their outcomes after every attempt, so that all of them use the same step or raise. `read` must not
         communicate: a process that fails would leave the others waiting.
         """
         damaged: dict[int, str] = {}
-        for step in self._agreed_steps():
+        for step in self._agreed_steps() if only is None else [only]:
             value, error = None, None
             try:
                 value = read(step)
@@ -200,10 +206,11 @@ class Checkpoints:
             if Outcome.DAMAGED not in outcomes:
                 return Newest(step, value, list(damaged))
             damaged[step] = f"damaged for process {outcomes.index(Outcome.DAMAGED)}" if error is None else first_line(error)
-            log.warning("checkpoint %s cannot be read (%s); trying the one before", path, damaged[step])
+            log.warning("checkpoint %s cannot be read (%s)%s", path, damaged[step], "" if only else "; trying the one before")
         if damaged:
             step, reason = next(iter(damaged.items()))
-            raise InputError(f"{self.folder}: none of its checkpoints can be read; the newest, {step}: {reason}")
+            which = "none of its checkpoints can be read; the newest, " if only is None else ""
+            raise InputError(f"{self.folder}: {which}{step}: {reason}")
         return None
 
     def _agreed_steps(self) -> list[int]:

@@ -82,7 +82,8 @@ def default_config(model: Mapping) -> Config:
 
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every = "5 epochs"
-    config.checkpoint.keep = 2
+    config.checkpoint.keep = 2  # The newest ones.
+    config.checkpoint.keep_every = "never"  # A multiple of `every`: these are kept, too.
 
     config.log = ml_collections.ConfigDict()
     config.log.every = "50 steps"
@@ -141,7 +142,15 @@ def validate(config: Config) -> None:
             raise InputError(f"config.{name}: found {value}, must be {'positive' if name in positive else '0 or more'}")
     if not 0 <= config.seed <= MAX_SEED:
         raise InputError(f"config.seed: found {config.seed}, must be in 0..{MAX_SEED}")
-    for name in ("duration", "optimizer.warmup", "checkpoint.every", "log.every", "samples.every", "evaluation.every"):
+    for name in (
+        "duration",
+        "optimizer.warmup",
+        "checkpoint.every",
+        "checkpoint.keep_every",
+        "log.every",
+        "samples.every",
+        "evaluation.every",
+    ):
         parse_duration(_get(config, name), f"config.{name}")
 
 

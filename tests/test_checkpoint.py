@@ -218,6 +218,20 @@ def test_what_a_retry_would_not_mend_is_damage(error):
     assert is_damage(error)
 
 
+def test_some_are_kept_for_ever_and_any_can_be_opened(tmp_path):
+    with Checkpoints(tmp_path, keep=1, keep_every=4) as checkpoints:
+        for step in range(1, 11):
+            checkpoints.save(state(step, float(step)))
+        checkpoints.wait()
+        assert checkpoints.steps() == [4, 8, 10]
+        step, found = checkpoints.restore_weights("raw", state(0, 0.0).variables, 4)
+        assert step == 4
+        assert_equal(found, state(4, 4.0).variables)
+    damage(tmp_path, 4)
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="checkpoints: 4: "):
+        checkpoints.restore_weights("raw", state(0, 0.0).variables, 4)
+
+
 def test_a_save_that_was_cut_short_is_ignored(workdir):
     (workdir / "checkpoints" / "8.orbax-checkpoint-tmp").mkdir()
     assert_equal(restored(workdir), state(6, 6.0))

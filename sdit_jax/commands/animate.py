@@ -30,6 +30,7 @@ STEPS = flags.DEFINE_integer("steps", 20, "Sampling steps.")
 GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Scale of classifier-free guidance.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.", lower_bound=0, upper_bound=config.MAX_SEED)
 WEIGHTS = flags.DEFINE_enum("weights", None, ["ema", "raw"], "Averaged (ema) or raw weights; by default ema if there are any.")
+STEP = flags.DEFINE_integer("step", None, "The checkpoint of this step; by default the newest.", lower_bound=0)
 REQUIRED = ("workdir", "out")
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     out = Path(OUT.value)
     if out.suffix not in (".gif", ".png") or not out.parent.is_dir():
         raise InputError(f"--out: found {out}, must be a .gif or .png in a folder that exists")
-    run = open_run(WORKDIR.value, WEIGHTS.value, field="--weights")
+    run = open_run(WORKDIR.value, WEIGHTS.value, STEP.value, prefix="--")
     sampling = Sampling(SAMPLER.value, STEPS.value, GUIDANCE.value, run.config.diffusion.clip_x0)
     sampling.check(run.model, run.objective, "--")
     if LABEL.value > run.model.num_classes:

@@ -40,6 +40,7 @@ STEPS = flags.DEFINE_integer("steps", 50, "Sampling steps.")
 GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Scale of classifier-free guidance; 1: no guidance, 0: labels are ignored.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.", lower_bound=0, upper_bound=config.MAX_SEED)
 WEIGHTS = flags.DEFINE_enum("weights", None, ["ema", "raw"], "Averaged (ema) or raw weights; by default ema if there are any.")
+STEP = flags.DEFINE_integer("step", None, "The checkpoint of this step; by default the newest.", lower_bound=0)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 250, "Samples drawn at once.", lower_bound=1)
 DISTANCE = flags.DEFINE_list("distance", [], f"Of {', '.join(DISTANCES)}; by default those with a network at hand.")
 CLASSIFIER = flags.DEFINE_string("classifier", "", "For fd_classifier: a shipped one or a file; by default the data set's.")
@@ -60,7 +61,7 @@ def main() -> None:
 
 
 def _of_run(scoring):
-    run = open_run(WORKDIR.value, WEIGHTS.value, field="--weights")
+    run = open_run(WORKDIR.value, WEIGHTS.value, STEP.value, prefix="--")
     if not (OUT.value or Path(WORKDIR.value).is_dir()):
         raise InputError(f"--out: missing; {WORKDIR.value} is not a run folder to write into")
     sampling = Sampling(SAMPLER.value, STEPS.value, GUIDANCE.value, run.config.diffusion.clip_x0)

@@ -21,6 +21,7 @@ from sdit_jax.sampling.run import open_run
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder, .safetensors file, or pretrained:NAME for shipped weights.")
 OUT = flags.DEFINE_string("out", "", "The .safetensors file to write.")
 WEIGHTS = flags.DEFINE_enum("weights", None, ["ema", "raw"], "Averaged (ema) or raw weights; by default ema if there are any.")
+STEP = flags.DEFINE_integer("step", None, "The checkpoint of this step; by default the newest.", lower_bound=0)
 DTYPE = flags.DEFINE_enum("dtype", "float32", weights.DTYPES, "Type that weights are rounded to; they are read as float32.")
 REQUIRED = ("workdir", "out")
 
@@ -29,7 +30,7 @@ def main() -> None:
     out = Path(OUT.value)
     if out.suffix != weights.SUFFIX or out.is_dir():
         raise InputError(f"--out: found {out}, must be a {weights.SUFFIX} file")
-    run = open_run(WORKDIR.value, WEIGHTS.value, field="--weights")
+    run = open_run(WORKDIR.value, WEIGHTS.value, STEP.value, prefix="--")
     files.make_folder(out.parent)
     weights.write(out, run.config, run.variables, weights=run.weights, step=run.step, dtype=DTYPE.value, field="--dtype")
     logging.getLogger("sdit_jax").info("%s, %s bytes", run.describe_weights, f"{out.stat().st_size:,}")

@@ -35,6 +35,7 @@ GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Scale of classifier-free guidanc
 LABELS = flags.DEFINE_list("labels", [], "Labels, repeated to n images; by default 0, 1, 2, ...")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.", lower_bound=0, upper_bound=config.MAX_SEED)
 WEIGHTS = flags.DEFINE_enum("weights", None, ["ema", "raw"], "Averaged (ema) or raw weights; by default ema if there are any.")
+STEP = flags.DEFINE_integer("step", None, "The checkpoint of this step; by default the newest.", lower_bound=0)
 BESIDE = flags.DEFINE_string("beside", "", "A samples.npz whose images grid.png shows at the left, for comparison.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images drawn at once.", lower_bound=1)
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace other samples in the output folder.")
@@ -43,7 +44,7 @@ REQUIRED = ("workdir", "out")
 
 def main() -> None:
     out = Path(OUT.value)
-    run = open_run(WORKDIR.value, WEIGHTS.value, field="--weights")
+    run = open_run(WORKDIR.value, WEIGHTS.value, STEP.value, prefix="--")
     sampling = Sampling(SAMPLER.value, STEPS.value, GUIDANCE.value, run.config.diffusion.clip_x0)
     sampling.check(run.model, run.objective, "--")
     labels = parse_labels(LABELS.value, N.value, run.model.num_classes)

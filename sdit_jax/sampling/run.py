@@ -49,30 +49,33 @@ class Run:
         return f"{'averaged' if self.weights == 'ema' else 'raw'} weights of step {self.step:,}"
 
 
-def open_run(place: str | Path, weights: str | None = None, *, field: str = "weights") -> Run:
+def open_run(place: str | Path, weights: str | None = None, step: int | None = None, *, prefix: str = "") -> Run:
     """The weights of a run folder, or of a file: `pretrained:NAME` or a path that ends in .safetensors. They are float32.
 
-    Of a folder, those of the newest readable checkpoint: averaged ones where it has them, unless "raw" is asked for.
-    Raises InputError (`field` names `weights` in it) for a folder that is no run or has no checkpoint, for a file that is
-    missing, damaged, or does not fit its network, and for weights that the place does not hold.
+    Of a folder, those of the newest readable checkpoint, or of the one of a `step`: averaged ones where it has them, unless
+    "raw" is asked for. Raises InputError (`prefix` precedes `weights` and `step` in it) for a folder that is no run or has no
+    checkpoint, for a file that is missing, damaged, or does not fit its network, and for weights that the place does not hold.
     """
     file = files.find(place)
-    read = files.read(file, weights, field) if file else _read_folder(Path(place), weights, field)
-    config, which, step, variables = read
-    return Run(config, build(config.model), make_objective(config.diffusion), which, step, variables)
+    read = files.read(file, weights, step, prefix) if file else _read_folder(Path(place), weights, step, prefix)
+    config, which, found, variables = read
+    return Run(config, build(config.model), make_objective(config.diffusion), which, found, variables)
 
 
-def _read_folder(workdir, weights, field):
+def _read_folder(workdir, weights, step, prefix):
     config = fields.load(workdir)
     fields.validate(config)
     model = build(config.model)
     averaged = config.ema.half_life > 0
     if weights == "ema" and not averaged:
-        raise InputError(f"{field}: found 'ema', but {workdir} keeps no average (config.ema.half_life is 0); use raw")
+        raise InputError(f"{prefix}weights: found 'ema', but {workdir} keeps no average (config.ema.half_life is 0); use raw")
     which = "ema" if averaged and weights != "raw" else "raw"
     if not (workdir / "checkpoints").is_dir():
         raise InputError(f"{workdir}: holds no checkpoints yet")
     with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
         template = jax.eval_shape(lambda: initial_variables(model, 0))
-        step, variables = checkpoints.restore_weights(which, template)
-    return config, which, step, variables
+        if step is not None and step not in checkpoints.steps():
+            kept = ", ".join(map(str, checkpoints.steps()))
+            raise InputError(f"{prefix}step: found {step}, {workdir} has the checkpoints {kept}")
+        found, variables = checkpoints.restore_weights(which, template, step)
+    return config, which, found, variables

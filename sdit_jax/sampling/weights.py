@@ -109,11 +109,11 @@ def _in_order(file: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + file[end:]
 
 
-def read(path: Path, weights: str | None = None, field: str = "weights") -> tuple[Config, str, int, Any]:
+def read(path: Path, weights: str | None = None, step: int | None = None, prefix: str = "") -> tuple[Config, str, int, Any]:
     """(configuration, "ema" or "raw", step, float32 variables) of a file, also one that is older than some fields.
 
     Raises InputError for a file that is missing, damaged, or not of this format, whose arrays do not fit its network, and, with
-    `field` as the name of `weights`, for one that holds the other weights.
+    `prefix` before the names of `weights` and `step`, for one that holds others.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -127,11 +127,12 @@ def read(path: Path, weights: str | None = None, field: str = "weights") -> tupl
     sha256 = header.pop("sha256", None)
     if header.keys() - METADATA or sha256 not in (None, _sha256(header, arrays)):
         raise InputError(f"{path}: damaged, it differs from its hash")
-    which, step = header.get("weights"), header.get("step", "")
-    if which not in ("ema", "raw") or not (step.isascii() and step.isdigit()):
-        raise InputError(f"{path}: damaged, found {which!r} weights of step {step!r}")
-    if weights not in (None, which):
-        raise InputError(f"{field}: found {weights!r}, but {path} holds {which!r}")
+    which, at = header.get("weights"), header.get("step", "")
+    if which not in ("ema", "raw") or not (at.isascii() and at.isdigit()):
+        raise InputError(f"{path}: damaged, found {which!r} weights of step {at!r}")
+    for name, wanted, there in (("weights", weights, which), ("step", step, int(at))):
+        if wanted not in (None, there):
+            raise InputError(f"{prefix}{name}: found {wanted!r}, but {path} holds {there!r}")
     config = fields.from_json(header.get("config", ""), path)
     try:
         fields.validate(config)
@@ -139,7 +140,7 @@ def read(path: Path, weights: str | None = None, field: str = "weights") -> tupl
         variables = _fitted(arrays, jax.eval_shape(lambda: initial_variables(model, 0)))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return config, which, int(step), variables
+    return config, which, int(at), variables
 
 
 def _fitted(arrays: Mapping[str, np.ndarray], like: Any) -> Any:

@@ -21,7 +21,7 @@ class Due(NamedTuple):
 class Cadence:
     """The number of steps of a run, and from one log line, checkpoint, picture or evaluation to the next (0: only at the end).
 
-    Without an interval there is no evaluation at the end either.
+    Without an interval there is no evaluation at the end either. Checkpoints of multiples of `keep` are never deleted.
     """
 
     total: int
@@ -29,6 +29,7 @@ class Cadence:
     save: int
     draw: int
     evaluate: int
+    keep: int = 0
 
     def due(self, step: int, stopping: bool = False) -> Due:
         """What is due after a step from 1 on. A run that is asked to stop logs and saves, and leaves the rest to the rerun."""

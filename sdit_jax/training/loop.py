@@ -56,7 +56,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
         stop = stack.enter_context(StopRequest())  # Entered first and left last: signals are caught until all is saved.
         if first:
             stack.enter_context(files.exclusive(workdir, "is training in this run folder"))
-        checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
+        checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep, setup.cadence.keep))
         state = checkpoints.restore(like=setup.abstract_state()) or setup.new_state()
         start, total = int(state.step), setup.cadence.total
         overdue = agreed_missing(setup, workdir, start)

@@ -135,7 +135,13 @@ def make_setup(config: Config) -> Setup:
         save=steps(config.checkpoint.every, "config.checkpoint.every"),
         draw=steps(config.samples.every, "config.samples.every"),
         evaluate=steps(config.evaluation.every, "config.evaluation.every"),
+        keep=steps(config.checkpoint.keep_every, "config.checkpoint.keep_every"),
     )
+    if cadence.keep % (cadence.save or total):
+        raise InputError(
+            f"config.checkpoint.keep_every: found {config.checkpoint.keep_every!r}, {cadence.keep} steps, must be a multiple "
+            f"of config.checkpoint.every, {cadence.save or total} steps"
+        )
     rate = optimizer.learning_rate(config.optimizer, total, steps(config.optimizer.warmup, "config.optimizer.warmup"))
     tx = optimizer.make_optimizer(config.optimizer, rate, model)
     evaluate = make_evaluator(config, model, objective, mesh) if cadence.evaluate else None

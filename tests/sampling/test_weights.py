@@ -168,6 +168,15 @@ def test_a_file_holds_one_kind_of_weights(file):
     assert open_run(file, "ema").weights == "ema"
     with pytest.raises(InputError, match="weights: found 'raw', but .*small.safetensors holds 'ema'"):
         open_run(file, "raw")
+    assert open_run(file, step=4).step == 4
+    with pytest.raises(InputError, match="--step: found 2, but .*small.safetensors holds 4"):
+        open_run(file, step=2, prefix="--")
+
+
+def test_a_step_of_a_run_is_opened(trained):
+    assert open_run(trained.workdir, step=2).step == 2
+    with pytest.raises(InputError, match="step: found 3, .* has the checkpoints 2, 4"):
+        open_run(trained.workdir, step=3)
 
 
 def test_shipped_weights_are_found_by_name(run, file, monkeypatch):

@@ -99,6 +99,10 @@ def test_other_images_in_place_of_a_file_are_refused(small, tmp_path):
         ({"data__name": "npz:{pictures}/0/0.png"}, ".*0.png: not a .npz file"),
         ({"data__name": "folder:{pictures}", "data__resize": "sinc"}, "config.data.resize: found 'sinc', allowed are bilinear"),
         ({"data__resident": "sometimes"}, "config.data.resident: found 'sometimes', allowed are auto"),
+        (
+            {"checkpoint__keep_every": "3 steps"},
+            "config.checkpoint.keep_every: found '3 steps', 3 steps, must be a multiple of",
+        ),
         ({"data__margin": -1}, "config.data.margin: found -1"),
         ({"data__name": "cifar10"}, "config.data.dir: empty"),
     ],

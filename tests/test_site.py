@@ -1,0 +1,46 @@
+"""The parts of the documentation site that need no build; launch/site.sh builds it and runs the tutorials."""
+
+import json
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
+LINKS = """[code](../sdit_jax/api.py) [tests](../tests) [`a[0]`](../configs/digits.py#L3) [page](data.md#loaders)
+[none](../none.py) ![picture](mnist.png) [web](https://jax.dev) [here](#there)"""
+
+
+@pytest.fixture
+def rewritten():
+    pytest.importorskip("nbformat")
+    hook = runpy.run_path(str(ROOT / "docs" / "hooks" / "links.py"))["on_page_markdown"]
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="training.md"))
+    files = SimpleNamespace(get_file_from_path={"data.md": 1, "mnist.png": 1}.get)
+    return lambda text: hook(text, page=page, files=files)
+
+
+def test_links_out_of_the_site_lead_to_the_repository(rewritten, monkeypatch):
+    monkeypatch.setenv("GITHUB_REPOSITORY", "owner/name")
+    address = "https://github.com/owner/name/blob/HEAD"
+    first, second = rewritten(LINKS).splitlines()
+    assert first == (
+        f"[code]({address}/sdit_jax/api.py) [tests]({address}/tests) [`a[0]`]({address}/configs/digits.py#L3) "
+        "[page](data.md#loaders)"
+    )
+    assert second == LINKS.splitlines()[1]
+
+
+def test_without_an_address_of_the_repository_they_are_text(rewritten, monkeypatch):
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    assert rewritten(LINKS).splitlines()[0] == "code tests `a[0]` [page](data.md#loaders)"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_tutorial_is_listed_and_stored_without_outputs(path):
+    cells = json.loads(path.read_text())["cells"]
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+    assert cells[0]["cell_type"] == "markdown" and any("import sdit_jax" in "".join(cell["source"]) for cell in cells)
+    assert f"tutorials/{path.name}" in (ROOT / "mkdocs.yml").read_text()
