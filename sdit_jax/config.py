@@ -121,6 +121,8 @@ def cut_to_a_minute(config: Config) -> None:
 
 def validate(config: Config) -> None:
     """Raises InputError where a field is unknown, missing, of another type than its default, or out of its range."""
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise InputError(f"config: found {config!r}, get_config must return a ConfigDict")
     _compare(config, default_config(config.get("model", {})), "config")
     models.build(config.model)
     for name in ("batch_size", "microbatches", "diffusion.timesteps", "checkpoint.keep", "samples.n", "samples.steps",
@@ -184,10 +186,10 @@ def _same_type(found, default):
 
 
 def parse_duration(text: str, field: str) -> tuple[float, str] | None:
-    """("1600 epochs") -> (1600.0, "epochs"); a bare number counts steps; None for "never". Raises InputError."""
+    """(1600.0, "epochs") for "1600 epochs" or "1.6e3 epochs"; steps for a bare number; None for "never". Raises InputError."""
     if text.strip() == "never":
         return None
-    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]+)?)\s*(\w+|%)?\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]+)?(?:e\+?[0-9]{1,2})?)\s*([a-z]+|%)?\s*", text)
     unit = (match[2] or "steps") if match else ""
     unit = {"step": "steps", "epoch": "epochs", "image": "images", "examples": "images", "percent": "%"}.get(unit, unit)
     if match is None or unit not in UNITS:

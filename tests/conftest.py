@@ -62,20 +62,22 @@ class _Commands:
     def __init__(self, folder):
         self.folder, self.server = folder, None
 
-    def run(self, verb, *flags, preset=True, forked=True, timeout=300, **environment):
+    def run(self, verb, *flags, preset=True, forked=True, timeout=300, folder=ROOT, **environment):
         """The result has returncode, stdout and stderr. Variables that JAX reads when it is imported need `forked=False`."""
         command, environment = _command(verb, *flags, preset=preset), os.environ | environment
         if forked:
-            return self._fork(command, environment, timeout)
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+            return self._fork(command, environment, timeout, folder)
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
 
-    def _fork(self, command, environment, timeout):
+    def _fork(self, command, environment, timeout, folder):
         if self.server is None:
             server, pipe = [sys.executable, str(ROOT / "tests" / "forking.py")], subprocess.PIPE
             with (self.folder / "log").open("w") as log:
                 self.server = subprocess.Popen(server, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=log, bufsize=0)
         out, err = self.folder / "out", self.folder / "err"
-        request = {"environment": environment, "folder": str(ROOT), "out": str(out), "err": str(err)}
+        request = {"environment": environment, "folder": str(folder), "out": str(out), "err": str(err)}
         self.server.stdin.write((json.dumps(request | {"arguments": command[3:]}) + "\n").encode())
         process = int(self.server.stdout.readline())
         if not select.select([self.server.stdout], [], [], timeout)[0]:

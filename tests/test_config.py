@@ -21,6 +21,8 @@ from sdit_jax.models import preset
         ("1 epoch", 5),
         ("0.5 epochs", 2),
         ("1000 images", 5),
+        ("1e3 images", 5),
+        ("1.2e+1 steps", 12),
         ("1000 examples", 5),
         ("1 image", 1),
         ("25%", 50),
@@ -37,7 +39,9 @@ def test_durations_become_steps(text, steps):
     assert found == steps and isinstance(found, int)
 
 
-@pytest.mark.parametrize("text", ["", "ten steps", "10 days", "-1 steps", "10 steps more", "1e3 steps", "steps", "nan", "50%%"])
+@pytest.mark.parametrize(
+    "text", ["", "ten steps", "10 days", "-1 steps", "10 steps more", "1e steps", "1e999 steps", "steps", "nan", "50%%"]
+)
 def test_what_is_no_duration_is_refused_with_the_units(text):
     with pytest.raises(InputError, match="^config.log.every.*steps, epochs, images, %") as error:
         config.duration_steps(text, "config.log.every", batch_size=1, epoch_images=1, total_steps=1)

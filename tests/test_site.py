@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
-LINKS = """[code](../sdit_jax/api.py) [tests](../tests) [`a[0]`](../configs/digits.py#L3) [page](data.md#loaders)
+LINKS = """[code](../sdit_jax/api.py) [api.py](../sdit_jax/api.py) [tests](../tests) [`a[0]`](../configs/digits.py#L3)
+[page](data.md#loaders)
 [none](../none.py) ![picture](mnist.png) [web](https://jax.dev) [here](#there)"""
 
 
@@ -25,17 +26,15 @@ def rewritten():
 def test_links_out_of_the_site_lead_to_the_repository(rewritten, monkeypatch):
     monkeypatch.setenv("GITHUB_REPOSITORY", "owner/name")
     address = "https://github.com/owner/name/blob/HEAD"
-    first, second = rewritten(LINKS).splitlines()
-    assert first == (
-        f"[code]({address}/sdit_jax/api.py) [tests]({address}/tests) [`a[0]`]({address}/configs/digits.py#L3) "
-        "[page](data.md#loaders)"
-    )
-    assert second == LINKS.splitlines()[1]
+    first, *others = rewritten(LINKS).splitlines()
+    targets = {"code": "sdit_jax/api.py", "api.py": "sdit_jax/api.py", "tests": "tests", "`a[0]`": "configs/digits.py#L3"}
+    assert first == " ".join(f"[{text}]({address}/{target})" for text, target in targets.items())
+    assert others == LINKS.splitlines()[1:]
 
 
 def test_without_an_address_of_the_repository_they_are_text(rewritten, monkeypatch):
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
-    assert rewritten(LINKS).splitlines()[0] == "code tests `a[0]` [page](data.md#loaders)"
+    assert rewritten(LINKS).splitlines()[0] == "code `api.py` tests `a[0]`"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

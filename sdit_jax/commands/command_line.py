@@ -77,19 +77,38 @@ def run(command: ModuleType) -> None:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
         logging.getLogger("sdit_jax").setLevel(logging.INFO)
-        try:
-            command.main(*argv[1:])
-        except InputError as error:
-            _fail(error, 2)
-        except TrainingFailed as error:
-            _fail(error, 1)
-        except Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            sys.exit(STOPPED)
-        except KeyboardInterrupt:
-            _fail("interrupted", 130)
+        _main(command, argv[1:])
 
     app.run(call, flags_parser=lambda argv: _parse(argv, command))
+
+
+def _main(command, arguments):
+    """Calls the `main` of a verb; an error of the user or of the machine is one line and an exit code."""
+    try:
+        command.main(*arguments)
+    except InputError as error:
+        _fail(error, 2)
+    except TrainingFailed as error:
+        _fail(error, 1)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(STOPPED)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except OSError as error:  # No space, no permission, no network: what a file system or a server said.
+        _fail(f"{error.filename or type(error).__name__}: {error.strerror or error}", 2)
+    except Exception:
+        if _has_device():
+            raise
+        _fail(f"JAX_PLATFORMS: found {os.environ['JAX_PLATFORMS']!r}, for which JAX finds no device here", 2)
+
+
+def _has_device():
+    """False where JAX_PLATFORMS names a platform that JAX cannot use."""
+    try:
+        return bool(jax.devices())
+    except Exception:  # Backends raise many kinds.
+        return "JAX_PLATFORMS" not in os.environ
 
 
 def _parse(argv, command):
@@ -97,6 +116,7 @@ def _parse(argv, command):
         print((command.__doc__ or "").strip(), flags.FLAGS.module_help(command), sep="\n")
         sys.exit(0)
     argument = getattr(command, "ARGUMENT", None)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # What it warns of is said in the error.
     try:
         rest = flags.FLAGS(_located(argv))
         wanted = 2 if argument else 1
@@ -112,7 +132,7 @@ def _parse(argv, command):
         return rest
     except Exception as error:  # A configuration file is Python and may raise anything.
         message = (str(error).splitlines() or [""])[-1].removeprefix("sdit_jax.errors.InputError: ")
-        _fail(_unknown_field(str(error), argv) or message or f"--config: {type(error).__name__}", 2)
+        _fail(_unknown_field(str(error), argv) or _wrong_type(message) or message or f"--config: {type(error).__name__}", 2)
 
 
 def _located(argv):
@@ -128,6 +148,17 @@ def _located(argv):
             arg = config.locate(arg, "--config")
         located.append(arg)
     return located
+
+
+def _wrong_type(message):
+    """A message with the field, what was found and the type it must have; None for other errors."""
+    types = {
+        "invalid literal for int": "an integer",
+        "could not convert string to float": "a number",
+        "('Non-boolean": "true or false",
+    }
+    flag = re.match(rf"flag (--[\w.]+)=(.*?): ({'|'.join(map(re.escape, types))})", message)
+    return f"{flag[1]}: found {flag[2]!r}, must be {types[flag[3]]}" if flag else None
 
 
 def _unknown_field(message, argv):
