@@ -43,3 +43,17 @@ def test_a_tutorial_is_listed_and_stored_without_outputs(path):
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
     assert cells[0]["cell_type"] == "markdown" and any("import sdit_jax" in "".join(cell["source"]) for cell in cells)
     assert f"tutorials/{path.name}" in (ROOT / "mkdocs.yml").read_text()
+
+
+def test_a_field_is_described_by_the_comments_at_its_definition():
+    comments = runpy.run_path(str(ROOT / "docs" / "hooks" / "reference.py"))["comments"]
+    source = """
+        # About both lines
+        # of it.
+        width: int = at_least(1, 8)
+        config.data.name = "a # b"  # Behind it.
+        config.seed = 0
+        # Above,
+        depth: int = 2  # and behind.
+    """
+    assert comments(source) == {"width": "About both lines of it.", "data.name": "Behind it.", "depth": "Above, and behind."}
