@@ -43,7 +43,6 @@ class Examples(abc.ABC):
     """Labelled images of any size, decoded on demand from any thread.
 
     `fingerprint` changes with the files and with the place where they lie, `contents` only with their names, sizes and labels.
-    `skipped` counts files left out because they cannot be read.
     """
 
     name: str  # For messages.
@@ -51,7 +50,6 @@ class Examples(abc.ABC):
     num_classes: int
     fingerprint: str
     contents: str
-    skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)

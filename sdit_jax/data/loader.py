@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from sdit_jax import sharding
 from sdit_jax.data.datasets import Examples, Images
-from sdit_jax.data.decoded import decoded, warn_skipped
+from sdit_jax.data.decoded import decoded
 from sdit_jax.data.in_memory import InMemoryLoader
 from sdit_jax.data.on_device import OnDeviceLoader
 from sdit_jax.data.order import Order
@@ -67,7 +67,6 @@ def make_loader(
             f"and config.data.memory_GiB is {fields.memory_GiB:g}"
         )
     else:
-        warn_skipped(data)
         return StreamingLoader(data, order(len(data)), mesh, size=side, channels=channels, resize=fields.resize)
     fits = nbytes * AUTO_PARTS <= _accelerator_memory()
     if fields.resident == "always" or (fields.resident == "auto" and fits):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from sdit_jax.data import cache
 from sdit_jax.data.datasets import Examples
@@ -32,13 +33,14 @@ class Folder(Examples):
         files, labels = _listed(part, classes)
         self.name, self.num_classes = str(part), max(1, len(classes))
         self.fingerprint, self.contents = _fingerprint(part, files, labels), _contents(part, files, labels)
-        kinds = cache.memoized("scan", (self.fingerprint,), lambda: {"kinds": _kinds(files)})["kinds"]
+        kinds = cache.memoized("pictures", (self.fingerprint,), lambda: {"kinds": _kinds(files, self.name)})["kinds"]
         for i in np.flatnonzero(kinds == BROKEN):
             log.warning("%s: not a picture that can be read", files[i])
         sound = np.flatnonzero(kinds != BROKEN)
         if not len(sound):
             raise InputError(f"{part}: none of its {len(files)} images can be read")
-        self.skipped = len(files) - len(sound)
+        if len(sound) < len(files):
+            log.warning("%s: %d of %d files are left out, they cannot be read", part, len(files) - len(sound), len(files))
         self._files, self.labels = [files[i] for i in sound], np.array(labels, np.int32)[sound]
         self._channels = 3 if (kinds == COLOUR).any() else 1
 
@@ -110,8 +112,8 @@ def _contents(root, files, labels):
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _kinds(files):
-    """GREY, COLOUR or BROKEN for each file, by its header."""
+def _kinds(files, name):
+    """GREY, COLOUR or BROKEN for each file. All are read once, so that every loader leaves out the same ones."""
 
     def kind(path):
         try:
@@ -120,4 +122,5 @@ def _kinds(files):
             return BROKEN
 
     with ThreadPoolExecutor() as pool:
-        return np.fromiter(pool.map(kind, files), np.int8, len(files))
+        kinds = tqdm(pool.map(kind, files), f"{name}: reading", len(files), unit=" images", leave=False, disable=None)
+        return np.fromiter(kinds, np.int8, len(files))

@@ -12,9 +12,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def is_colour(path: Path) -> bool:
-    """Whether an image has colour, from its header and palette alone. Raises BrokenImage where they cannot be read."""
+    """Whether an image has colour, by its header and palette. Raises BrokenImage where any part of it cannot be read."""
     try:
         with Image.open(path) as image:
+            image.load()
             if image.mode.startswith("P"):
                 palette = np.reshape(image.getpalette("RGB") or [], (-1, 3))
                 return bool((palette != palette[:, :1]).any())
