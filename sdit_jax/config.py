@@ -29,7 +29,7 @@ def default_config(model: Mapping) -> Config:
     `model` holds fields of config.model, `name` among them; those left out take their defaults.
     """
     config: Config = ml_collections.ConfigDict()
-    config.seed = 0
+    config.seed = 0  # Of weights, data order, timesteps, noise and dropout.
     config.batch_size = 256  # Over all devices.
     config.microbatches = 1  # Parts of a batch that are worked on one after the other: less memory, the same step.
     config.duration = "1600 epochs"  # Durations: "N steps", "N epochs", "N images", "N%" of the whole run, or "never".
@@ -47,7 +47,7 @@ def default_config(model: Mapping) -> Config:
     config.data = ml_collections.ConfigDict()
     config.data.name = "mnist"  # "NAME" or "NAME:REST", see data.sources: digits, mnist, cifar10, tfds:..., folder:..., npz:...
     config.data.dir = ""  # Where the data are, if the name does not say; "digits" needs none, "tfds" has a default.
-    config.data.split = "train"
+    config.data.split = "train"  # Of the data set; "test" is kept for evaluation.
     config.data.flip = False  # Half of the images are shown mirrored left to right.
     config.data.resize = "bilinear"  # One of data.transforms.FILTERS.
     config.data.margin = 0  # Images are fitted to this many pixels more than the model takes, and a random window is shown.
@@ -56,7 +56,7 @@ def default_config(model: Mapping) -> Config:
 
     config.diffusion = ml_collections.ConfigDict()
     config.diffusion.schedule = "linear"  # One of diffusion.schedule.SCHEDULES.
-    config.diffusion.timesteps = 1000
+    config.diffusion.timesteps = 1000  # Noise levels.
     config.diffusion.prediction = "noise"  # What the network predicts, one of diffusion.objective.PREDICTIONS.
     config.diffusion.distribution = "uniform"  # Of timesteps in training, one of diffusion.objective.DISTRIBUTIONS.
     config.diffusion.loss = "mse"  # One of diffusion.loss.LOSSES.
@@ -66,13 +66,13 @@ def default_config(model: Mapping) -> Config:
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = "adamw"  # Or "muon", for hidden matrices; all other parameters keep AdamW.
-    config.optimizer.learning_rate = 1e-4
+    config.optimizer.learning_rate = 1e-4  # At its peak.
     config.optimizer.schedule = "constant"  # "constant", "linear" or "cosine" decay to final_fraction of the learning rate.
-    config.optimizer.warmup = "0 steps"
-    config.optimizer.final_fraction = 0.0
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.999
-    config.optimizer.weight_decay = 0.01
+    config.optimizer.warmup = "0 steps"  # Linear, from 0 to the peak.
+    config.optimizer.final_fraction = 0.0  # Of the peak, after the decay.
+    config.optimizer.b1 = 0.9  # Decay of the mean of gradients.
+    config.optimizer.b2 = 0.999  # Decay of the mean of their squares.
+    config.optimizer.weight_decay = 0.01  # Decoupled, times the learning rate.
     config.optimizer.clip_norm = 0.0  # Of the global gradient; 0 for none.
     config.optimizer.base_width = 0  # Width the rate is meant for; that of hidden matrices is times base_width / width. 0: all.
 
@@ -81,28 +81,28 @@ def default_config(model: Mapping) -> Config:
     config.ema.ramp = 0.05  # The half-life is at most this fraction of the images seen, so that early weights are forgotten.
 
     config.checkpoint = ml_collections.ConfigDict()
-    config.checkpoint.every = "5 epochs"
+    config.checkpoint.every = "5 epochs"  # And at the end.
     config.checkpoint.keep = 2  # The newest ones.
     config.checkpoint.keep_every = "never"  # A multiple of `every`: these are kept, too.
 
     config.log = ml_collections.ConfigDict()
-    config.log.every = "50 steps"
+    config.log.every = "50 steps"  # Means since the last line.
 
     config.samples = ml_collections.ConfigDict()  # The grids drawn on the way.
-    config.samples.every = "20 epochs"
-    config.samples.n = 40
-    config.samples.sampler = "ddim"
-    config.samples.steps = 50
-    config.samples.guidance = 1.0
+    config.samples.every = "20 epochs"  # And at the end.
+    config.samples.n = 40  # Images in a grid.
+    config.samples.sampler = "ddim"  # One of diffusion.samplers.SAMPLERS.
+    config.samples.steps = 50  # Sampling steps.
+    config.samples.guidance = 1.0  # Scale of classifier-free guidance; 1 is none.
 
     config.evaluation = ml_collections.ConfigDict()  # What is measured on the way, of averaged and of raw weights.
-    config.evaluation.every = "never"
+    config.evaluation.every = "never"  # And at the end, unless "never".
     config.evaluation.names = "fd_classifier"  # Of training.evaluators.NAMES, separated by commas.
     config.evaluation.n = 1000  # Samples drawn for distances.
-    config.evaluation.batch_size = 250
-    config.evaluation.sampler = "ddim"
-    config.evaluation.steps = 50
-    config.evaluation.guidance = 1.0
+    config.evaluation.batch_size = 250  # Samples drawn at once.
+    config.evaluation.sampler = "ddim"  # As those of the grids, for distances.
+    config.evaluation.steps = 50  # Sampling steps.
+    config.evaluation.guidance = 1.0  # Scale of classifier-free guidance; 1 is none.
     config.evaluation.classifier = ""  # Of fd_classifier: a shipped one, or a file; that of the data set where none is named.
     config.evaluation.inception = ""  # The weights file of fid; fetched where none is named.
     return config
@@ -121,7 +121,8 @@ def cut_to_a_minute(config: Config) -> None:
 
 def validate(config: Config) -> None:
     """Raises InputError where a field is unknown, missing, of another type than its default, or out of its range."""
-    if not isinstance(config, ml_collections.ConfigDict):
+    kind: Any = ml_collections.ConfigDict
+    if not isinstance(config, kind):
         raise InputError(f"config: found {config!r}, get_config must return a ConfigDict")
     _compare(config, default_config(config.get("model", {})), "config")
     models.build(config.model)

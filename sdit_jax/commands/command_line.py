@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +25,7 @@ from sdit_jax import memory
 from sdit_jax.errors import InputError, Stopped, TrainingFailed
 from sdit_jax.files import cache_dir, check_local
 from sdit_jax.sharding.processes import STOPPED
+from sdit_jax.training.progress import LEFT_BEHIND
 
 VERBS = (
     "train", "sample", "animate", "evaluate", "verify", "export", "import_release", "prepare", "fit_classifier",
@@ -91,7 +93,9 @@ def _main(command, arguments):
     except TrainingFailed as error:
         _fail(error, 1)
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
+        print(stopped, file=sys.stderr, flush=True)
+        if any(thread.name == LEFT_BEHIND for thread in threading.enumerate()):
+            os._exit(STOPPED)  # XLA's compiler, which is still at work, would abort an orderly end.
         sys.exit(STOPPED)
     except KeyboardInterrupt:
         _fail("interrupted", 130)

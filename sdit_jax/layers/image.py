@@ -17,13 +17,13 @@ from sdit_jax.layers.stack import REMAT
 class TokenNetwork(nn.Module):
     """The fields of a network that sees an image as tokens; a network may change their defaults and add its own."""
 
-    image_size: int = at_least(1, 28)
-    channels: int = at_least(1, 3)
-    patch_size: int = at_least(1, 2)
-    width: int = at_least(2, 384)
+    image_size: int = at_least(1, 28)  # Height and width in pixels.
+    channels: int = at_least(1, 3)  # Of an image: 1 grey, 3 RGB; grey data are repeated to 3.
+    patch_size: int = at_least(1, 2)  # Side of a token in pixels; divides `image_size`.
+    width: int = at_least(2, 384)  # Channels of a token.
     depth: int = at_least(2, 4)  # Blocks besides the middle one; even.
     num_classes: int = at_least(0, 10)  # 0 for an unconditional model.
-    label_dropout: float = at_least(0, 0.1)
+    label_dropout: float = at_least(0, 0.1)  # Share of training labels dropped, without which nothing can be guided.
     # How time and label condition the tokens. "token": one token in front; "every_token": also added to all others; "adaln":
     # that, and a scale and a shift of every normalised block input (Peebles and Xie 2023, arXiv 2212.09748, section 3.2).
     conditioning: str = choice("token", "token", "every_token", "adaln")
@@ -31,8 +31,8 @@ class TokenNetwork(nn.Module):
     # patches; 0: those of the prediction.
     final_channels: int = at_least(0, 0)
     final_conv_init: str = choice("random", "random", "identity")  # "identity" starts as if the convolution were not there.
-    skips: bool = True
-    learned_variance: bool = True
+    skips: bool = True  # From each block of the first half to its mirror image in the second.
+    learned_variance: bool = True  # Predicts v, which interpolates log variances, in further channels.
     dtype: str = choice("float32", "float32", "bfloat16")  # Of operands of block products; all else stays float32.
     remat: str = choice("none", *REMAT)  # What the backward pass recomputes: less memory, more time.
 

@@ -23,8 +23,8 @@ class SpikeFields:
     signed: bool = False  # Spikes of both signs.
     gain: float = positive(0.5)  # Of the currents, before training.
     amplitude: float = positive(10.0)  # Of a spike, for faster learning; see `SpikeLinear`.
-    surrogate: str = choice("rectangular", *DERIVATIVES)
-    surrogate_slope: float = positive(1.0)
+    surrogate: str = choice("rectangular", *DERIVATIVES)  # Derivative of a spike in the backward pass, `ops.surrogate`.
+    surrogate_slope: float = positive(1.0)  # Its slope: a larger one is narrower.
     # "rate": one product on the counts of spikes. "steps": a product of 0 and 1 at each step, the same numbers.
     spiking: str = choice("rate", "rate", "steps")
     # "layer": all steps of a layer before the next. "streaming": each step runs through the whole network.

@@ -25,14 +25,14 @@ class NeuronFields:
 
     neuron: str = choice("lif", "lif", *ACTIVATIONS)  # "identity" and "gelu" do not spike: the non-spiking baselines.
     spiking_steps: int = at_least(1, 4)  # T.
-    tau: float = at_least(1, 2.0)
+    tau: float = at_least(1, 2.0)  # Time constant of the membrane, in spiking steps.
     leak: bool = True  # False: h = v + X, without tau.
-    threshold: float = positive(1.0)
-    reset: str = choice("hard", "hard", "soft")
+    threshold: float = positive(1.0)  # Of the membrane, from which on a neuron fires.
+    reset: str = choice("hard", "hard", "soft")  # After a spike: to 0, or by the threshold.
     detach_reset: bool = False  # Leaves the reset out of the gradient.
-    surrogate: str = choice("atan", *DERIVATIVES)
-    surrogate_slope: float = positive(2.0)
-    normalized_currents: bool = False
+    surrogate: str = choice("atan", *DERIVATIVES)  # Derivative of a spike in the backward pass, `ops.surrogate`.
+    surrogate_slope: float = positive(2.0)  # Its slope: a larger one is narrower.
+    normalized_currents: bool = False  # LayerNorm of currents, so that neurons fire from the first step.
     learned_threshold: bool = False  # Per channel, from `threshold`.
     learned_decay: bool = False  # Per channel, from `tau`.
 

@@ -68,10 +68,10 @@ class SDiT(NeuronFields, image.TokenNetwork):
     """
 
     token_shift: str = choice("1d", "1d", "2d")  # Tokens mix with their predecessor, or with their neighbours on the image.
-    reconstruction: bool = True
-    gate_init: str = choice("random", "random", "identity")
-    bidirectional: bool = False
-    wkv: str = choice("auto", *IMPLEMENTATIONS)
+    reconstruction: bool = True  # The Reconstruction Module in every block.
+    gate_init: str = choice("random", "random", "identity")  # Of its gate; "identity" starts without effect.
+    bidirectional: bool = False  # WKV over all tokens, or over those before.
+    wkv: str = choice("auto", *IMPLEMENTATIONS)  # Implementation of WKV; "auto" chooses by platform.
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, t_B: jax.Array, y_B: jax.Array | None = None, train: bool = False) -> jax.Array:

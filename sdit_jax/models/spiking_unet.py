@@ -76,16 +76,16 @@ class SpikingUNet(NeuronFields, nn.Module):
     label shift the currents inside of each block. The fields of its neurons are those of `layers.spiking`.
     """
 
-    image_size: int = at_least(1, 28)
-    channels: int = at_least(1, 1)
+    image_size: int = at_least(1, 28)  # Height and width in pixels.
+    channels: int = at_least(1, 1)  # Of an image: 1 grey, 3 RGB; grey data are repeated to 3.
     width: int = at_least(1, 16)  # Channels of the first level.
-    multipliers: str = "1,2,8"
-    blocks_per_level: int = at_least(1, 1)
+    multipliers: str = "1,2,8"  # Of `width`, one a level, each at half the side of the one before.
+    blocks_per_level: int = at_least(1, 1)  # Residual blocks of a level, on the way down and on the way up.
     groups: int = at_least(1, 4)  # Of every GroupNorm.
     embedding: int = at_least(1, 256)  # Channels of the embedding of time and label.
     num_classes: int = at_least(0, 10)  # 0 for an unconditional model.
-    label_dropout: float = at_least(0, 0.1)
-    learned_variance: bool = False
+    label_dropout: float = at_least(0, 0.1)  # Share of training labels dropped, without which nothing can be guided.
+    learned_variance: bool = False  # Predicts v, which interpolates log variances, in further channels.
     dtype: str = choice("float32", "float32", "bfloat16")  # Of operands of the blocks' convolutions; all else stays float32.
     remat: str = choice("none", *REMAT)  # What the backward pass recomputes: less memory, more time.
 

@@ -65,7 +65,7 @@ class UViT(image.TokenNetwork):
     those of the Linears of the time.
     """
 
-    heads: int = at_least(1, 6)
+    heads: int = at_least(1, 6)  # Of attention; divides `width`.
     mlp_ratio: float = at_least(1, 4.0)  # Hidden channels of an MLP over `width`.
     learned_variance: bool = False
     spiking_steps = 1

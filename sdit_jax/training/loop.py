@@ -75,8 +75,10 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
             outputs.make(state, overdue)
         if start < total:
             log.info("starting at step %d: compiling", start)
-            train_step, empty = _compile(setup, state)
+            program = stop.interrupting(lambda: _compile(setup, state))
             _raise_if_stopped(stop, start)
+            assert program is not None
+            train_step, empty = program
             stream = sys.stderr if first else NullStream()
             progress = stack.enter_context(closing(Progress(total, start, config.batch_size, stream)))
             state = _run(setup, state, train_step, empty, checkpoints, writer, outputs, progress, stop)

@@ -2,12 +2,18 @@
 
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import TypeVar
 
 import jax
 from tqdm import tqdm
+
+T = TypeVar("T")
+LEFT_BEHIND = "left behind"  # The name of a thread that a stop does not wait for.
 
 
 class NullStream:
@@ -94,3 +100,25 @@ class StopRequest:
 
     def __bool__(self) -> bool:
         return self.requested
+
+    def interrupting(self, work: Callable[[], T]) -> T | None:
+        """The result of `work()`, or None as soon as a stop is requested.
+
+        It runs in a thread, which is left behind: Python handles no signal while XLA compiles.
+        """
+        result: Future[T] = Future()
+
+        def run():
+            try:
+                result.set_result(work())
+            except BaseException as error:
+                result.set_exception(error)
+
+        threading.Thread(target=run, name=LEFT_BEHIND, daemon=True).start()
+        while not self.requested:
+            try:
+                return result.result(timeout=0.1)
+            except TimeoutError:
+                if result.done():  # The error of the work itself.
+                    raise
+        return None

@@ -112,6 +112,29 @@ def test_sigterm_saves_and_exits_75_and_the_same_command_ends_where_an_undisturb
     assert_equal(restored(config, tmp_path / "run"), train_and_evaluate(config, tmp_path / "straight"))
 
 
+def test_sigterm_while_the_step_is_compiled_ends_within_seconds(small, tmp_path):
+    """Of a network whose step takes minutes to compile."""
+    flags = (
+        "--config=configs/mnist.py",
+        "--config.data.name=digits",
+        f"--workdir={tmp_path / 'run'}",
+        "--config.batch_size=64",
+    )
+    process = subprocess.Popen(
+        small.command("train", *flags, preset=False), cwd=small.root, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": ""},
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "compiling" in line:
+            break
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    assert process.wait(timeout=60) == STOPPED and time.monotonic() - began < 20
+    assert "stopped before step 1: nothing new to save; rerun to resume" in process.stderr.read()
+
+
 def test_two_processes_in_one_run_folder_are_refused(small, tmp_path):
     with exclusive(tmp_path, "waits"), pytest.raises(InputError, match="another process is training"):
         train_and_evaluate(small.config(), tmp_path)
