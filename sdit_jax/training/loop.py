@@ -11,10 +11,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from sdit_jax import files, sharding
+from sdit_jax import files, memory, sharding
 from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import Config
-from sdit_jax.errors import Stopped, TrainingFailed
+from sdit_jax.errors import InputError, Stopped, TrainingFailed
 from sdit_jax.training.metrics import MetricWriter, NoWriter
 from sdit_jax.training.outputs import Outputs, agreed_missing
 from sdit_jax.training.progress import NullStream, Progress, StopRequest
@@ -98,7 +98,20 @@ def _compile(setup: Setup, state: TrainState) -> tuple[Callable, Averages]:
         "compiled in %.0f s: %.4g GFLOP a step, %.3g GiB of temporary memory on each device",
         cost["seconds"], cost["flops"] / 1e9, cost["bytes"] / 2**30,
     )  # fmt: skip
+    check_memory(cost["bytes"], setup.config)
     return program, empty
+
+
+def check_memory(temporary: float, config: Config) -> None:
+    """Raises InputError where a step's temporary memory, in bytes on each device, is not free: it would swap, or be killed."""
+    device = jax.local_devices()[0]
+    sharing = len(jax.local_devices()) if device.platform == "cpu" else 1
+    free = memory.free(device)
+    if free is not None and sharing * temporary > free:
+        raise InputError(
+            f"config.batch_size: found {config.batch_size}, for which a step needs {sharing * temporary / 2**30:.3g} GiB, and "
+            f"{free / 2**30:.3g} GiB are free; lower it, raise config.microbatches, or set config.model.remat"
+        )
 
 
 def _run(

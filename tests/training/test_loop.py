@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from sdit_jax import memory
 from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.errors import InputError, Stopped, TrainingFailed
 from sdit_jax.files import exclusive
@@ -133,6 +134,17 @@ def test_sigterm_while_the_step_is_compiled_ends_within_seconds(small, tmp_path)
     began = time.monotonic()
     assert process.wait(timeout=60) == STOPPED and time.monotonic() - began < 20
     assert "stopped before step 1: nothing new to save; rerun to resume" in process.stderr.read()
+
+
+def test_a_step_that_does_not_fit_into_memory_is_refused(small, tmp_path, monkeypatch):
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < memory.free(jax.devices()[0]) < total
+    monkeypatch.setattr(memory, "free", lambda device: 2**10)
+    with pytest.raises(
+        InputError, match="batch_size: found 16, for which a step needs .* GiB, and 9.54e-07 GiB are free; lower"
+    ):
+        train_and_evaluate(small.config(), tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text()
 
 
 def test_two_processes_in_one_run_folder_are_refused(small, tmp_path):
