@@ -16,9 +16,8 @@ rivals and their non-spiking baselines, of about equal size, on 120,000 images e
 """
 
 import runpy
-from pathlib import Path
 
-from sdit_jax.config import parse_arg
+from sdit_jax.config import parse_arg, shipped
 from sdit_jax.models import defaults, preset
 from sdit_jax.models.sdit import PRESETS
 
@@ -149,7 +148,7 @@ BASELINES = {"sdit": {"neuron": "identity"}, "spike_driven": {"neuron": "identit
 
 def get_config(arg=None):
     arg = parse_arg(arg, **ARGUMENTS)
-    small = runpy.run_path(str(Path(__file__).with_name("small.py")))
+    small = runpy.run_path(str(shipped()["small"]))
     config = small["get_config"]("fashion_mnist" if arg.fashion_mnist else None)
     config.model.patch_size = 7
     config.model.width = 128

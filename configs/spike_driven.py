@@ -5,24 +5,24 @@ The network: 28x28 grey, patches of 4, width 164, 3 blocks, T = 8; every matrix 
     sdit train --config=spike_driven --workdir=runs/mnist --config.data.dir=DATA/mnist
     sdit train --config=spike_driven:fashion_mnist --workdir=runs/fashion --config.data.dir=DATA/fashion-mnist
 
-`fewer_spikes` trains such a network on for 20 minutes, at T = 6 and with a penalty on its firing rates, which removes a third of
-them and improves it:
+`fewer_spikes` trains such a network on for 20 minutes, at T = 6 and with a penalty on its firing rates, which removes a third
+of them and improves it:
 
     sdit train --config=spike_driven:fewer_spikes --config.init=runs/mnist --workdir=runs/sparse --config.data.dir=DATA/mnist
 
-These weights are shipped as `pretrained:mnist_spike_driven` and `pretrained:fashion_mnist_spike_driven`; docs/results.md has scores and energy.
+These weights are shipped as `pretrained:mnist_spike_driven` and `pretrained:fashion_mnist_spike_driven`; docs/results.md has
+scores and energy.
 """
 
 import runpy
-from pathlib import Path
 
-from sdit_jax.config import parse_arg
+from sdit_jax.config import parse_arg, shipped
 from sdit_jax.models import preset
 
 
 def get_config(arg=None):
     parsed = parse_arg(arg, fashion_mnist=False, tiny=False, fewer_spikes=False)
-    small = runpy.run_path(str(Path(__file__).with_name("small.py")))
+    small = runpy.run_path(str(shipped()["small"]))
     config = small["get_config"](",".join(name for name in ("fashion_mnist", "tiny") if parsed[name]))
     config.model = preset("spike_small", **({"width": 32} if parsed.tiny else {}))
     config.optimizer.name = "muon"

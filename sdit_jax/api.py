@@ -36,12 +36,13 @@ ENERGY_IMAGES = 8
 
 
 class Pictures(np.ndarray):
-    """uint8 images (N, H, W, C) that a notebook shows as a grid."""
+    """uint8 images (N, H, W, C) that a notebook shows as a grid, and one of them as itself."""
 
     def _repr_png_(self) -> bytes | None:
-        if self.ndim != 4 or self.dtype != np.uint8:  # A slice or the result of arithmetic: an array like any other.
-            return None
-        return images.png(images.grid(np.asarray(self)))
+        shown = np.asarray(self)[None] if self.ndim == 3 else np.asarray(self)
+        if shown.ndim != 4 or shown.dtype != np.uint8 or shown.shape[-1] not in (1, 3):
+            return None  # A part of an image or the result of arithmetic: an array like any other.
+        return images.png(images.grid(shown))
 
 
 class Run(trained.Run):
@@ -121,6 +122,8 @@ class Run(trained.Run):
 
     def _inputs(self, x_BHWC, t_B, y_B):
         """(x, t, y) as arrays of a batch."""
+        if np.asarray(x_BHWC).dtype == np.uint8:
+            raise InputError("x: found uint8, must be numbers in -1..1: x / 127.5 - 1")
         x, (size, channels, null) = jnp.asarray(x_BHWC, jnp.float32), self._sizes
         if x.shape[1:] != (size, size, channels):
             raise InputError(f"x: found shape {x.shape}, must be (B, {size}, {size}, {channels})")

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import ml_collections
 
 from sdit_jax import models
-from sdit_jax.errors import InputError
+from sdit_jax.errors import InputError, unknown_field
 
 Config: TypeAlias = Any  # An ml_collections.ConfigDict, whose fields no type checker knows.
 MAX_SEED = 2**32 - 1  # JAX's keys take no more.
@@ -122,7 +122,7 @@ def cut_to_a_minute(config: Config) -> None:
 def validate(config: Config) -> None:
     """Raises InputError where a field is unknown, missing, of another type than its default, or out of its range."""
     kind: Any = ml_collections.ConfigDict
-    if not isinstance(config, kind):
+    if not isinstance(config, kind) and not hasattr(config, "model"):  # Where its file could not be read, this raises why.
         raise InputError(f"config: found {config!r}, get_config must return a ConfigDict")
     _compare(config, default_config(config.get("model", {})), "config")
     models.build(config.model)
@@ -166,7 +166,7 @@ def _get(config, name):
 def _compare(found, default, path):
     for name in found:
         if name not in default:
-            raise InputError(f"{path}.{name}: unknown field; there are {', '.join(sorted(default))}")
+            raise unknown_field(f"{path}.{name}", default)
     for name, value in default.items():
         if name not in found:
             raise InputError(f"{path}.{name}: missing; its default is {value!r}")
@@ -222,7 +222,7 @@ def parse_arg(arg: str | None, **defaults: bool | int | float | str) -> Config:
     for item in filter(None, (arg or "").split(",")):
         name, _, text = item.partition("=")
         if name not in defaults:
-            raise InputError(f"config argument {name!r}: unknown; there are {', '.join(defaults) or 'none'}")
+            raise InputError(f"config argument {name!r}: unknown; allowed: {', '.join(defaults) or 'none'}")
         default = defaults[name]
         if isinstance(default, bool):
             if text.lower() not in ("", "1", "0", "true", "false"):

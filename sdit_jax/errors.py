@@ -1,8 +1,9 @@
 """The exceptions that the package raises for people: one line that names the field or file, what was found, what is allowed."""
 
 import contextlib
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class InputError(ValueError):
@@ -23,6 +24,14 @@ class TrainingFailed(RuntimeError):
 
 class Stopped(Exception):
     """A run was asked to stop before its end and has saved its state. Commands exit with 75: rerun to resume."""
+
+
+def unknown_field(name: str, known: Iterable[str]) -> InputError:
+    """The error for a field, "config.model.widht", whose last part is not among the `known` ones; it names the nearest."""
+    near = difflib.get_close_matches(name.rsplit(".", 1)[-1], list(known), 1)
+    return InputError(
+        f"{name}: unknown field; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}")
+    )
 
 
 @contextlib.contextmanager

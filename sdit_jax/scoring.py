@@ -80,7 +80,7 @@ class Scoring:
         known = {"fd_classifier": self.classifier or classifier_of(source), "fid": self.inception}
         chosen = self.distances or [distance for distance, there in known.items() if there]
         if not chosen:
-            options = f"set {self.prefix}classifier, or {self.prefix}distance=fid"
+            options = f"fit one (sdit fit_classifier) and set {self.prefix}classifier, or set {self.prefix}distance=fid"
             raise InputError(f"{self.prefix}distance: no classifier for {source!r}; {options}")
         weights = {"inception": self.inception, "classifier": self.classifier, "prefix": self.prefix}
         extractors = [make_extractor(distance, source, **weights) for distance in chosen]

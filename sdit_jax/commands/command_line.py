@@ -21,7 +21,7 @@ from types import ModuleType
 import jax
 from absl import app, flags
 
-from sdit_jax import memory
+from sdit_jax import __version__, memory
 from sdit_jax.errors import InputError, Stopped, TrainingFailed
 from sdit_jax.files import cache_dir, check_local
 from sdit_jax.sharding.processes import STOPPED
@@ -49,6 +49,8 @@ def main() -> None:
     verb, *rest = sys.argv[1:] or ["--help"]
     if verb in HELP:
         print(overview())
+    elif verb == "--version":
+        print(f"sdit_jax {__version__}")
     elif verb not in VERBS:
         _fail(f"command: found {verb!r}, allowed are {', '.join(VERBS)}", 2)
     else:

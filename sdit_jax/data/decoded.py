@@ -9,9 +9,8 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
-from sdit_jax.data import cache, transforms
+from sdit_jax.data import cache, pictures, transforms
 from sdit_jax.data.datasets import CHUNK, Examples, Images
-from sdit_jax.data.sources import pictures
 from sdit_jax.data.transforms import fit_one, to_channels
 from sdit_jax.errors import InputError
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, Self
 
-from sdit_jax.errors import InputError
+from sdit_jax.errors import unknown_field
 from sdit_jax.layers.fields import check
 from sdit_jax.sharding import Layout
 
@@ -85,7 +85,7 @@ class Family:
         fields = self.fields
         for name, value in values.items():
             if name not in fields:
-                raise InputError(f"config.model.{name}: unknown field; there are {', '.join(sorted(fields))}")
+                raise unknown_field(f"config.model.{name}", fields)
             check(f"config.model.{name}", value, fields[name])
         complete = {name: field.default for name, field in fields.items()} | dict(values)
         self.check(complete)

@@ -1,6 +1,7 @@
 """A trained run: configuration, network, objective and weights, from a run folder or a file."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from sdit_jax.sampling import weights as files
 from sdit_jax.sampling.generate import Sampling, generate, make_sampler
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Run:
     """`variables` are averaged weights ("ema") or raw ones, of a step: {"params": ...} and what else the network applies."""
 
@@ -37,11 +38,25 @@ class Run:
         sampling = Sampling(sampler, steps, guidance, self.config.diffusion.clip_x0)
         sampling.check(self.model, self.objective, "")
         null = self.model.num_classes
-        wrong = [label for label in labels if not 0 <= label <= null] if null else []
-        if wrong:
+        labels_N = np.asarray(labels)
+        if labels_N.ndim != 1 or not len(labels_N) or not np.issubdtype(labels_N.dtype, np.integer):
+            raise InputError(f"labels: found {labels!r}, must be a list of integers, one for each image")
+        wrong = labels_N[(labels_N < 0) | (labels_N > null)] if null else []
+        if len(wrong):
             raise InputError(f"labels: found {wrong[0]}, allowed are 0..{null} ({null} is no label)")
-        program = make_sampler(self.model, self.objective, sampling)
-        return generate(program, self.variables, np.asarray(labels), seed=seed, batch_size=batch_size, progress=progress)
+        if sampling not in self._programs:
+            self._programs[sampling] = make_sampler(self.model, self.objective, sampling)
+        program = self._programs[sampling]
+        return generate(program, self.variables, labels_N, seed=seed, batch_size=batch_size, progress=progress)
+
+    @functools.cached_property
+    def _programs(self):
+        """The compiled samplers, by what they do."""
+        return {}
+
+    def __repr__(self) -> str:
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
+        return f"<{type(self).__name__}: {parameters:,} parameters, {self.model.summary}; {self.describe_weights}>"
 
     @property
     def describe_weights(self) -> str:

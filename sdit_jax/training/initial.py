@@ -1,5 +1,6 @@
 """The weights that a run starts from, where they are those of another run."""
 
+import logging
 import re
 from typing import Any
 
@@ -12,6 +13,7 @@ from sdit_jax.sampling.run import open_run
 from sdit_jax.sampling.weights import flat
 from sdit_jax.training.state import TrainState
 
+log = logging.getLogger(__name__)
 SHOWN = 3  # Arrays that do not fit.
 
 
@@ -24,7 +26,8 @@ def read_initial(config: Config, shapes: TrainState) -> dict[str, Any]:
     """
     if not config.init:
         return {}
-    found, expected = flat(open_run(config.init).variables), flat(shapes.variables)
+    run = open_run(config.init)
+    found, expected = flat(run.variables), flat(shapes.variables)
     anew = set()
     for pattern in filter(None, config.init_new.split(",")):
         try:
@@ -45,6 +48,8 @@ def read_initial(config: Config, shapes: TrainState) -> dict[str, Any]:
         raise InputError(
             f"config.init: {config.init} differs in {', '.join(differ[:SHOWN])}{more}; config.init_new starts anew"
         )
+    new = ", ".join(sorted(anew & expected.keys()))
+    log.info("starting from %s, %s%s", config.init, run.describe_weights, f"; new are {new}" if new else "")
     return {name: array for name, array in found.items() if name not in anew}
 
 

@@ -68,7 +68,7 @@ def test_pictures_are_decoded_once_for_each_fit(cache, pictures, monkeypatch):
     folder, _ = pictures
     first = sources.load("folder", "train", folder, 8, 3)
     other = sources.load("folder", "train", folder, 8, 3, "nearest")
-    monkeypatch.setattr("sdit_jax.data.sources.pictures.decode", None)  # From here on it cannot be called.
+    monkeypatch.setattr("sdit_jax.data.pictures.decode", None)  # From here on it cannot be called.
     again = sources.load("folder", "train", folder, 8, 3)
     assert again.fingerprint == first.fingerprint != other.fingerprint
     with pytest.raises(TypeError):

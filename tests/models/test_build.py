@@ -10,7 +10,7 @@ from sdit_jax.models import build
     "change, message",
     [
         ({"name": "sdti"}, "name: found 'sdti', allowed are sdit"),
-        ({"widht": 8}, "widht: unknown field; there are .*width"),
+        ({"widht": 8}, "widht: unknown field; did you mean 'width'"),
         ({"width": "8"}, "width: found '8', must be of type int"),
         ({"width": 8.0}, "width: found 8.0, must be of type int"),
         ({"width": True}, "width: found True, must be of type int"),

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sdit_jax.data import cache
+from sdit_jax.data import cache, pictures
 from sdit_jax.data.datasets import Examples
-from sdit_jax.data.sources import pictures
 from sdit_jax.errors import BrokenImage, InputError, NoSuchSplit
 
 log = logging.getLogger(__name__)

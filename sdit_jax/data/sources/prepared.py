@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sdit_jax.data import cache
+from sdit_jax.data import cache, pictures
 from sdit_jax.data.datasets import CHUNK, Examples, checked_labels
-from sdit_jax.data.sources import pictures
 from sdit_jax.errors import InputError
 
 OFFLINE = ("mnist", "fashion_mnist", "cifar10")  # Made by `sdit prepare`.

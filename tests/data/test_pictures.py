@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdit_jax.data.sources.pictures import decode, is_colour
+from sdit_jax.data.pictures import decode, is_colour
 from sdit_jax.errors import BrokenImage
 
 RNG = np.random.default_rng(0)
