@@ -6,12 +6,12 @@ The network: 28x28 grey, patches of 4, width 164, 3 blocks, T = 8; every matrix 
     sdit train --config=spike_driven:fashion_mnist --workdir=runs/fashion --config.data.dir=DATA/fashion-mnist
 
 `fewer_spikes` trains such a network on for 20 minutes, at T = 6 and with a penalty on its firing rates, which removes a third
-of them and improves it:
+of its spikes:
 
     sdit train --config=spike_driven:fewer_spikes --config.init=runs/mnist --workdir=runs/sparse --config.data.dir=DATA/mnist
 
-These weights are shipped as `pretrained:mnist_spike_driven` and `pretrained:fashion_mnist_spike_driven`; docs/results.md has
-scores and energy.
+Both on MNIST give `pretrained:mnist_spike_driven`; `pretrained:fashion_mnist_spike_driven` is the first alone, which scores
+better there. docs/results.md has scores and energy.
 """
 
 import runpy

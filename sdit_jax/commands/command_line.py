@@ -9,6 +9,7 @@ Exit codes: 0 done; 1 training failed, or `verify` found damage; 2 an error in t
 
 import ast
 import importlib
+import importlib.metadata
 import itertools
 import logging
 import os
@@ -21,7 +22,7 @@ from types import ModuleType
 import jax
 from absl import app, flags
 
-from sdit_jax import __version__, memory
+from sdit_jax import memory
 from sdit_jax.errors import InputError, Stopped, TrainingFailed
 from sdit_jax.files import cache_dir, check_local
 from sdit_jax.sharding.processes import STOPPED
@@ -50,7 +51,7 @@ def main() -> None:
     if verb in HELP:
         print(overview())
     elif verb == "--version":
-        print(f"sdit_jax {__version__}")
+        print("sdit_jax", importlib.metadata.version("sdit_jax"))
     elif verb not in VERBS:
         _fail(f"command: found {verb!r}, allowed are {', '.join(VERBS)}", 2)
     else:

@@ -30,7 +30,7 @@ from sdit_jax.training.step import empty_averages
 # Fields that may differ when a run resumes: what is trained does not depend on them, but for rounding.
 MAY_CHANGE = ("mesh.", "checkpoint.", "log.", "samples.", "evaluation.", "data.dir", "data.memory_GiB", "data.resident")
 
-DATA = "data.sha256"
+DATA = "dataset.sha256"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +180,7 @@ def check_same_run(config: Config, contents: str, workdir: Path) -> None:
 
 
 def write_description(setup: Setup, workdir: Path) -> None:
-    """Writes what `check_same_run` compares: config.json and data.sha256."""
+    """Writes what `check_same_run` compares: config.json and dataset.sha256."""
     files.write_json(workdir / "config.json", setup.config.to_dict())
     files.write_text(workdir / DATA, setup.contents)
 
