@@ -27,7 +27,28 @@ def test_samples_are_those_of_the_command_and_show_themselves_as_a_grid(run, tra
     np.testing.assert_array_equal(drawn, open_run(trained.workdir).sample([3, 1, 4], **how))
     with Image.open(io.BytesIO(drawn._repr_png_())) as grid:
         assert grid.size == (3 * 64 + 2 * 2, 64)
-    assert drawn[0]._repr_png_() is None and (drawn / 2)._repr_png_() is None
+    with Image.open(io.BytesIO(drawn[0]._repr_png_())) as one:
+        assert one.size == (64, 64)
+    assert drawn[0, 0]._repr_png_() is None and (drawn / 2)._repr_png_() is None
+    compiled = dict(run._programs)
+    run.sample([7, 7, 7], **how | {"seed": 6})
+    assert compiled and run._programs == compiled  # Not compiled anew.
+
+
+def test_a_run_prints_itself_in_a_line(run):
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(run.variables["params"]))
+    assert repr(run) == f"<Run: {parameters:,} parameters, {run.model.summary}; averaged weights of step 4>"
+
+
+@pytest.mark.parametrize("labels", [3, "3", [], [3.5], [[1, 2]]])
+def test_labels_are_a_list_of_integers(run, labels):
+    with pytest.raises(InputError, match="labels: found .*, must be a list of integers"):
+        run.sample(labels, steps=1)
+
+
+def test_images_of_grey_levels_are_refused(run):
+    with pytest.raises(InputError, match="x: found uint8, must be numbers in -1..1"):
+        run.spikes(np.zeros((1, 8, 8, 1), np.uint8), 5)
 
 
 def test_denoise_is_the_networks_clean_image(run):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import sdit_jax
 from sdit_jax import files
 from sdit_jax.commands import command_line
 from sdit_jax.data import sources
@@ -39,6 +40,12 @@ def test_the_overview_explains_every_verb_in_a_line(capsys, monkeypatch):
     _, _, *lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(SHOWN)
     assert all(re.fullmatch(r"\w+ +[A-Z].*\.", line) and len(line) < 100 for line in lines)
+
+
+def test_the_version_is_that_of_the_package(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sdit", "--version"])
+    command_line.main()
+    assert capsys.readouterr().out == f"sdit_jax {sdit_jax.__version__}\n"
 
 
 def test_an_unknown_verb_is_one_line(capsys, monkeypatch):

@@ -21,6 +21,7 @@ MISTAKES = [
     (f"{TRAIN}without.py", "get_config"),
     (f"{TRAIN}syntax.py", "expected ':'"),
     (f"{TRAIN}raises.py", "no such thing"),
+    (f"{TRAIN}neighbour.py", "gone_small.py"),
     (f"{TRAIN}other.py", "config.a: unknown field"),
     (f"{TRAIN}gone.py", "--config: no such file gone.py"),
     (f"{TRAIN}digit", "--config: found 'digit', allowed are"),
@@ -129,6 +130,7 @@ def folder(tmp_path_factory):
         "number": "def get_config(arg=None):\n    return 3\n", "nothing": "def get_config(arg=None):\n    return None\n",
         "without": "x = 1\n", "syntax": "def get_config(arg=None)\n",
         "raises": "def get_config(arg=None):\n    raise KeyError('no such thing')\n",
+        "neighbour": "import runpy\ndef get_config(arg=None):\n    return runpy.run_path('gone_small.py')['get_config']()\n",
         "other": "import ml_collections\ndef get_config(arg=None):\n    return ml_collections.ConfigDict({'a': 1})\n",
     }  # fmt: skip
     for name, text in configs.items():
