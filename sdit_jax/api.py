@@ -8,8 +8,10 @@
 Mistakes are `errors.InputError`, with the line that a command would print.
 """
 
+import contextlib
 import dataclasses
 import functools
+import logging
 import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -163,5 +165,23 @@ def configure(config: str, overrides: Mapping[str, Any]) -> Config:
 
 def train(config: str | Config, workdir: Path) -> Run:
     """`sdit_jax.train`."""
-    train_and_evaluate(configure(config, {}) if isinstance(config, str) else config, workdir)
+    with _shown():
+        train_and_evaluate(configure(config, {}) if isinstance(config, str) else config, workdir)
     return load(workdir)
+
+
+@contextlib.contextmanager
+def _shown():
+    """Shows the lines of a log where nothing else does, as in a notebook: compiling takes a while."""
+    log = logging.getLogger("sdit_jax")
+    if log.hasHandlers():
+        yield
+        return
+    handler, level = logging.StreamHandler(), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -145,3 +146,13 @@ def test_training_gives_a_run_and_resumes(small, tmp_path):
     assert run.step == 4 and run.sample([0], steps=2).shape == (1, 8, 8, 1)
     before = (tmp_path / "metrics.jsonl").read_bytes()
     assert sdit_jax.train(small.config(), tmp_path).step == 4 and (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_training_shows_its_log_where_nothing_else_does(small, trained, capsys, monkeypatch):
+    sdit_jax.train(trained.config, trained.workdir)
+    assert "nothing to do" not in capsys.readouterr().err  # Pytest has handlers of its own.
+    log = logging.getLogger("sdit_jax")
+    monkeypatch.setattr(log, "propagate", False)
+    sdit_jax.train(trained.config, trained.workdir)
+    assert "batch 16\n" in (shown := capsys.readouterr().err) and "nothing to do" in shown
+    assert not log.handlers
