@@ -3,9 +3,13 @@
 set -euo pipefail
 EXTRAS="${EXTRAS:-docs}" . "$(dirname "$0")/environment.sh"
 rm -rf .cache/mkdocs-jupyter # Tutorials are run again: the cache does not see changes of the package.
+written="docs/tutorials/runs docs/tutorials/pictures docs/tutorials/curves.png docs/tutorials/scaling.png" # By the tutorials.
+server=
+trap 'rm -rf $written; [ -z "$server" ] || kill "$server"' EXIT
+rm -rf $written
 export NO_MKDOCS_2_WARNING=1 PYTHONWARNINGS="ignore:IProgress not found" # Progress is shown as text.
 mkdocs build --strict --quiet
 python -m http.server "${PORT:-8765}" --bind 127.0.0.1 --directory site > /dev/null 2>&1 &
-trap "kill $!" EXIT
+server=$!
 sleep 2
 linkchecker --no-status --no-warnings "http://127.0.0.1:${PORT:-8765}/"
