@@ -62,7 +62,11 @@ def test_a_shipped_file_is_small_and_its_figures_are_those_of_its_weights(small,
 
 @pytest.mark.parametrize("name", ["mnist_spike_driven", "fashion_mnist_spike_driven"])
 def test_a_shipped_spike_driven_network_fires_the_same_spikes_at_once_and_step_by_step(name):
-    """On noised samples of its own; counts may differ where a membrane lies within rounding of the threshold."""
+    """On noised samples of its own; counts may differ where a membrane lies within rounding of the threshold.
+
+    In the MNIST network 3 of 16,400 do so in one layer, and all layers before it are equal; a spike more or less then moves
+    other neurons of its token, up to 36 in the head.
+    """
     run = open_run(f"pretrained:{name}")
     x_0 = from_uint8(jnp.asarray(run.sample([3, 8], sampler="dpmpp_2m", steps=4)))
     t, y = jnp.array([600, 200]), jnp.array([3, 8])
@@ -72,7 +76,8 @@ def test_a_shipped_spike_driven_network_fires_the_same_spikes_at_once_and_step_b
     differ = [
         np.mean(np.asarray(a).sum(0) != np.asarray(b).sum(0)) for a, b in zip(*map(spikes_in, (counted, fired)), strict=True)
     ]
-    assert len(differ) == 20 and max(differ) < 2e-3
+    assert len(differ) == 20 and max(differ) < 5e-3
+    assert min((share for share in differ if share), default=0) < 5e-4
     np.testing.assert_allclose(at_once, stepped, atol=0.05)
 
 
