@@ -120,9 +120,11 @@ class Checkpoints:
         self._seal()
 
     def _seal(self) -> None:
-        """Hashes the steps that are complete; process 0 does."""
-        while self._unsealed and jax.process_index() == 0 and (self.folder / str(self._unsealed[0])).is_dir():
-            hashes.seal(self.folder / str(self._unsealed.pop(0)))
+        """Hashes the steps that are complete; process 0 does. Others are not complete yet, or deleted by now."""
+        for step in list(self._unsealed) if jax.process_index() == 0 else ():
+            if (self.folder / str(step)).is_dir():
+                hashes.seal(self.folder / str(step))
+                self._unsealed.remove(step)
 
     def restore(self, like: S) -> S | None:
         """The newest readable state, laid out as `like` whatever devices saved it; None where there is no checkpoint.

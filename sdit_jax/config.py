@@ -146,14 +146,9 @@ def validate(config: Config) -> None:
     if not 0 <= config.seed <= MAX_SEED:
         raise InputError(f"config.seed: found {config.seed}, must be in 0..{MAX_SEED}")
     for name in (
-        "duration",
-        "optimizer.warmup",
-        "checkpoint.every",
-        "checkpoint.keep_every",
-        "log.every",
-        "samples.every",
+        "duration", "optimizer.warmup", "checkpoint.every", "checkpoint.keep_every", "log.every", "samples.every",
         "evaluation.every",
-    ):
+    ):  # fmt: skip
         parse_duration(_get(config, name), f"config.{name}")
 
 

@@ -96,10 +96,7 @@ def _main(command, arguments):
     except TrainingFailed as error:
         _fail(error, 1)
     except Stopped as stopped:
-        print(stopped, file=sys.stderr, flush=True)
-        if any(thread.name == LEFT_BEHIND for thread in threading.enumerate()):
-            os._exit(STOPPED)  # XLA's compiler, which is still at work, would abort an orderly end.
-        sys.exit(STOPPED)
+        _end(stopped, STOPPED)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except OSError as error:  # No space, no permission, no network: what a file system or a server said.
@@ -113,9 +110,9 @@ def _main(command, arguments):
 def _has_device():
     """False where JAX_PLATFORMS names a platform that JAX cannot use."""
     try:
-        return bool(jax.devices())
+        return "JAX_PLATFORMS" not in os.environ or bool(jax.devices())
     except Exception:  # Backends raise many kinds.
-        return "JAX_PLATFORMS" not in os.environ
+        return False
 
 
 def _parse(argv, command):
@@ -180,5 +177,11 @@ def _unknown_field(message, argv):
 
 
 def _fail(error, code):
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    _end("error: " + " ".join(str(error).split()), code)
+
+
+def _end(line, code):
+    print(line, file=sys.stderr, flush=True)
+    if any(thread.name == LEFT_BEHIND for thread in threading.enumerate()):
+        os._exit(code)  # XLA's compiler, which is still at work, would abort an orderly end.
     sys.exit(code)
