@@ -7,7 +7,7 @@ run="${RUN:-runs/digits}"
 
 case "$run" in /*) pictures="$run" ;; *) pictures="$PWD/$run" ;; esac
 echo "training on 1,438 handwritten digits (8x8, inside the package): two to four minutes on two CPU cores"
-sdit train --config=configs/digits.py --workdir="$run"
+sdit train --config=digits --workdir="$run"
 echo "drawing samples, one column per digit"
 sdit sample --workdir="$run" --out="$run/quickstart" --n=80 --guidance=2
 echo "drawing 28x28 digits with shipped weights, for comparison"
@@ -24,7 +24,7 @@ Next steps:
     sdit sample --workdir=$run --out=samples --sampler=ddpm --steps=250          the ancestral sampler
     sdit sample --workdir=pretrained:fashion_mnist --out=samples                 clothes
     sdit evaluate --workdir=$run --n=1000 --guidance=2                           scores and a report
-    sdit train --config=configs/digits.py --workdir=runs/mine --config.model.spiking_steps=8
-    sdit train --config=configs/mnist.py:tiny --workdir=runs/mnist --config.data.dir=DATA/mnist
+    sdit train --config=digits --workdir=runs/mine --config.model.spiking_steps=8
+    sdit train --config=mnist:tiny --workdir=runs/mnist --config.data.dir=DATA/mnist
     tensorboard --logdir=runs                                                    needs pip install tensorboard
 TEXT

@@ -208,7 +208,7 @@ class Checkpoints:
             if Outcome.DAMAGED not in outcomes:
                 return Newest(step, value, list(damaged))
             damaged[step] = f"damaged for process {outcomes.index(Outcome.DAMAGED)}" if error is None else first_line(error)
-            log.warning("checkpoint %s cannot be read (%s)%s", path, damaged[step], "" if only else "; trying the one before")
+            log.warning("checkpoint %s cannot be read (%s)", path, damaged[step])
         if damaged:
             step, reason = next(iter(damaged.items()))
             which = "none of its checkpoints can be read; the newest, " if only is None else ""

@@ -34,15 +34,7 @@ VERBS = (
 )  # fmt: skip
 HELP = ("--help", "-help", "-h", "--helpfull", "help")
 CONFIG_FLAGS = ("--config", "-config")
-PATHS = (
-    "workdir",
-    "out",
-    "samples",
-    "beside",
-    "checkpoint",
-    "results",
-    "runs",
-)  # Flags that take paths, where a verb has them.
+PATHS = ("workdir", "out", "samples", "beside", "checkpoint", "results")  # Flags that take paths, where a verb has them.
 
 
 def main() -> None:
@@ -120,7 +112,9 @@ def _parse(argv, command):
         print((command.__doc__ or "").strip(), flags.FLAGS.module_help(command), sep="\n")
         sys.exit(0)
     argument = getattr(command, "ARGUMENT", None)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # What it warns of is said in the error.
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.ERROR)  # What it warns of while it parses is in the error.
     try:
         rest = flags.FLAGS(_located(argv))
         wanted = 2 if argument else 1
@@ -137,6 +131,8 @@ def _parse(argv, command):
     except Exception as error:  # A configuration file is Python and may raise anything.
         message = (str(error).splitlines() or [""])[-1].removeprefix("sdit_jax.errors.InputError: ")
         _fail(_unknown_field(str(error), argv) or _wrong_type(message) or message or f"--config: {type(error).__name__}", 2)
+    finally:
+        absl.setLevel(level)
 
 
 def _located(argv):

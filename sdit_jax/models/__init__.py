@@ -39,7 +39,7 @@ def families() -> dict[str, Family]:
 def find(name: str) -> Family:
     """The network called `name`. Raises InputError where there is none."""
     known = families()
-    if name not in known:
+    if name not in list(known):  # Not by its hash, which a value of a wrong type may not have.
         raise InputError(f"config.model.name: found {name!r}, allowed are {', '.join(known)}")
     return known[name]
 

@@ -1,8 +1,7 @@
 """The weights that a run starts from, where they are those of another run."""
 
-import logging
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +12,25 @@ from sdit_jax.sampling.run import open_run
 from sdit_jax.sampling.weights import flat
 from sdit_jax.training.state import TrainState
 
-log = logging.getLogger(__name__)
 SHOWN = 3  # Arrays that do not fit.
 
 
-def read_initial(config: Config, shapes: TrainState) -> dict[str, Any]:
-    """{"head/kernel": array, ...}: the weights of `config.init` by their names, without those of `config.init_new`.
+class Initial(NamedTuple):
+    """Weights by their names, {"head/kernel": array, ...}, and a line for a log that says where they are from."""
+
+    weights: dict[str, Any]
+    line: str
+
+
+def read_initial(config: Config, shapes: TrainState) -> Initial | None:
+    """The weights of `config.init`, without those of `config.init_new`; None where it is empty.
 
     Averaged weights, where that run has them. The networks may differ in anything but their arrays, such as the neurons or
     their spiking steps. Raises InputError for a place without weights, a pattern that fits no array of the network, and arrays
     that are missing, left over, or of another shape.
     """
     if not config.init:
-        return {}
+        return None
     run = open_run(config.init)
     found, expected = flat(run.variables), flat(shapes.variables)
     anew = set()
@@ -49,18 +54,16 @@ def read_initial(config: Config, shapes: TrainState) -> dict[str, Any]:
             f"config.init: {config.init} differs in {', '.join(differ[:SHOWN])}{more}; config.init_new starts anew"
         )
     new = ", ".join(sorted(anew & expected.keys()))
-    log.info("starting from %s, %s%s", config.init, run.describe_weights, f"; new are {new}" if new else "")
-    return {name: array for name, array in found.items() if name not in anew}
+    line = f"starting from {config.init}, {run.describe_weights}" + (f"; new are {new}" if new else "")
+    return Initial({name: array for name, array in found.items() if name not in anew}, line)
 
 
-def started_from(state: TrainState, initial: dict[str, Any]) -> TrainState:
+def started_from(state: TrainState, weights: dict[str, Any]) -> TrainState:
     """A new state with these weights in place of its own, also as the first of their average."""
-    if not initial:
-        return state
     names = {id(leaf): name for name, leaf in flat(state.variables).items()}
 
     def placed(leaf):
-        array = initial.get(names[id(leaf)])
+        array = weights.get(names[id(leaf)])
         return leaf if array is None else jax.device_put(array.astype(leaf.dtype), leaf.sharding)
 
     variables = jax.tree.map(placed, state.variables)

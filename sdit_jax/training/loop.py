@@ -15,6 +15,7 @@ from sdit_jax import files, memory, sharding
 from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import Config
 from sdit_jax.errors import InputError, Stopped, TrainingFailed
+from sdit_jax.training.initial import read_initial
 from sdit_jax.training.metrics import MetricWriter, NoWriter
 from sdit_jax.training.outputs import Outputs, agreed_missing
 from sdit_jax.training.progress import NullStream, Progress, StopRequest
@@ -41,7 +42,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
     setup = make_setup(config)
     check_same_run(config, setup.contents, workdir)
     if not (workdir / "config.json").exists():
-        _ = setup.initial  # Read before anything is written. A run that has begun does without it.
+        read_initial(config, setup.shapes)  # Before anything is written. A run that has begun does without it.
     if dry_run:
         print(config, setup.overview(), setup.headline(), setup.describe(), "dry run: nothing was written", sep="\n")
         return None

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
+import logging
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from sdit_jax.training.initial import read_initial, started_from
 from sdit_jax.training.state import TrainState, create
 from sdit_jax.training.step import empty_averages
 
+log = logging.getLogger(__name__)
 # Fields that may differ when a run resumes: what is trained does not depend on them, but for rounding.
 MAY_CHANGE = ("mesh.", "checkpoint.", "log.", "samples.", "evaluation.", "data.dir", "data.memory_GiB", "data.resident")
 
@@ -52,12 +53,11 @@ class Setup:
     def new_state(self) -> TrainState:
         """The state before the first step, laid out on the mesh. Raises InputError for a `config.init` that does not fit."""
         new = jax.jit(self._create, out_shardings=sharding.shardings(self.mesh, self.shapes, self.model.layout))()
-        return started_from(new, self.initial)
-
-    @functools.cached_property
-    def initial(self) -> dict[str, Any]:
-        """The weights of `config.init` by their names. Raises InputError where they do not fit the network."""
-        return read_initial(self.config, self.shapes)
+        initial = read_initial(self.config, self.shapes)
+        if initial is None:
+            return new
+        log.info("%s", initial.line)
+        return started_from(new, initial.weights)
 
     def abstract_state(self) -> TrainState:
         """Shapes and shardings of the state."""

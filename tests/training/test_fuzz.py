@@ -58,8 +58,8 @@ def overrides(draw):
 @pytest.mark.filterwarnings("ignore")
 @given(overrides())
 @settings(max_examples=500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_any_override_is_set_up_or_refused_with_its_field(given):
-    flat, names = given
+def test_any_override_is_set_up_or_refused_with_its_field(changed):
+    flat, names = changed
     try:
         made = config.nested(flat)
         config.validate(made)

@@ -34,7 +34,7 @@ def test_arrays_that_start_anew_may_have_another_shape(small, trained):
     }
     config.init_new = ""
     with pytest.raises(InputError, match=r"config.init: .* differs in label_embed/table \(\(11, 8\) there, no array here\)"):
-        _ = make_setup(config).initial
+        make_setup(config).new_state()
 
 
 @pytest.mark.parametrize(
