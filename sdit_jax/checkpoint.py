@@ -7,8 +7,8 @@
 | `batch_stats`, `ema_batch_stats`, ... | any other collection of variables that the network has, and its average |
 
 Items are separate, so that sampling reads only the weights it needs. `sha256.json` in the folder of a step has the hashes of
-its files, which process 0 compares before they are used. It is written once the step is complete: a step that was killed in
-between, or is older than hashes, is used without.
+its items' files, which process 0 compares before they are used. It is written before the folder gets its final name, so that
+every complete step has it; steps that are older than hashes are used without.
 """
 
 import enum
@@ -32,6 +32,7 @@ from sdit_jax.errors import InputError
 TRANSIENT = re.compile(
     r"\b(CANCELLED|UNKNOWN|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|RESOURCE_EXHAUSTED|ABORTED|INTERNAL|UNAVAILABLE):"
 )
+TEMPORARY = ".orbax-checkpoint-tmp"  # Behind the step, in the name of a folder that is not complete.
 log = logging.getLogger(__name__)
 
 
@@ -120,11 +121,12 @@ class Checkpoints:
         self._seal()
 
     def _seal(self) -> None:
-        """Hashes the steps that are complete; process 0 does. Others are not complete yet, or deleted by now."""
+        """Hashes the items that are complete, on process 0. Orbax calls it before it renames the temporary folder of a step."""
         for step in list(self._unsealed) if jax.process_index() == 0 else ():
-            if (self.folder / str(step)).is_dir():
-                hashes.seal(self.folder / str(step))
-                self._unsealed.remove(step)
+            for folder in (self.folder / str(step), *self.folder.glob(f"{step}{TEMPORARY}*")):
+                if folder.is_dir():
+                    hashes.seal(folder)
+                    self._unsealed.remove(step)
 
     def restore(self, like: S) -> S | None:
         """The newest readable state, laid out as `like` whatever devices saved it; None where there is no checkpoint.

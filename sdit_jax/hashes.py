@@ -1,4 +1,4 @@
-"""Hashes of the files of a folder, kept in the folder: a bit that changed on a disk is found when the files are read."""
+"""Hashes of the files in the sub-folders of a folder, stored in it: a bit that flipped on disk is found when they are read."""
 
 import hashlib
 import json
@@ -15,16 +15,16 @@ class Damaged(ValueError):
 
 
 def seal(folder: Path) -> None:
-    """Writes sha256.json: {"params/manifest.ocdbt": sha256, ...} of all files below the folder."""
+    """Writes sha256.json: {"params/manifest.ocdbt": sha256, ...} of all files in sub-folders."""
     write_json(folder / NAME, {name: _sha256(folder / name) for name in sorted(_names(folder))})
 
 
 def check(folder: Path, parts: Collection[str] | None = None) -> bool:
-    """Reads all files of some sub-folders, and those beside them, and compares; False where the folder was never sealed.
+    """Reads all files of some sub-folders (default: all) and compares their hashes; False where there are none.
 
     Raises Damaged with the first file that differs.
     """
-    chosen = lambda name: parts is None or "/" not in name or name.split("/")[0] in parts
+    chosen = lambda name: "/" in name and (parts is None or name.split("/")[0] in parts)
     path = folder / NAME
     if not path.exists():
         return False
@@ -43,8 +43,7 @@ def check(folder: Path, parts: Collection[str] | None = None) -> bool:
 
 
 def _names(folder):
-    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return {name for name in files if name != NAME}
+    return {path.relative_to(folder).as_posix() for path in folder.glob("*/**/*") if path.is_file()}
 
 
 def _sha256(path):

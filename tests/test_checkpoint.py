@@ -1,6 +1,7 @@
 """Checkpoints survive damage: the newest readable one is used, a damaged one is named, and any other error changes nothing."""
 
 import errno
+import time
 
 import jax
 import jax.numpy as jnp
@@ -123,10 +124,10 @@ def flip(path, place):
 
 
 def test_no_flipped_bit_is_used(workdir):
-    """Of any file of a checkpoint, also of its hashes."""
+    """Of any item's files, and of the hashes."""
     folder, rng = workdir / "checkpoints" / "6", np.random.default_rng(0)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
-    assert hashes.check(folder) and folder / "sha256.json" in files
+    files = [folder / "sha256.json", *sorted(path for path in folder.glob("*/**/*") if path.is_file() and path.stat().st_size)]
+    assert hashes.check(folder) and len(files) > 20
     for path in [*files, *rng.choice(files, 120)]:
         place = int(rng.integers(8 * path.stat().st_size))
         flip(path, place)
@@ -136,6 +137,18 @@ def test_no_flipped_bit_is_used(workdir):
     assert hashes.check(folder)
     flip(max(files, key=lambda path: path.stat().st_size), 12345)
     assert_equal(restored(workdir), state(4, 4.0))
+
+
+def test_every_complete_step_has_its_hashes(tmp_path):
+    """Also the newest one, before anything waits for it: a run may be killed at any time."""
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for step in (1, 2, 3):
+        checkpoints.save(state(step, float(step)))
+        folder = tmp_path / "checkpoints" / str(step)
+        while not folder.exists():
+            time.sleep(0.005)
+        assert hashes.check(folder)
+    checkpoints.manager.close()
 
 
 def test_weights_are_read_past_damage_of_what_they_do_not_need(workdir):
