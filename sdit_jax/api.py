@@ -15,7 +15,7 @@ import logging
 import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from sdit_jax.data.datasets import Images
 from sdit_jax.errors import InputError
 from sdit_jax.report.build import operations_of
 from sdit_jax.sampling import run as trained
-from sdit_jax.sampling.generate import Sampling, example_labels
+from sdit_jax.sampling.generate import example_labels
 from sdit_jax.scoring import Evaluated, Scoring, evaluate_run
 from sdit_jax.training.loop import train_and_evaluate
 
@@ -48,21 +48,21 @@ class Pictures(np.ndarray):
 
 
 class Run(trained.Run):
-    """A trained network: `config`, `model`, `objective`, and `variables`, the `weights` ("ema" or "raw") of a `step`."""
+    """A trained network: `config`, `model`, `objective`, and `variables`, the `weights` ("ema" or "raw") of a `step`.
 
-    def sample(
-        self, labels: Sequence[int] | np.ndarray, *, sampler: str = "dpmpp_2m", steps: int = 20, guidance: float = 1.0,
-        seed: int = 0, batch_size: int = 256,
-    ) -> Pictures:  # fmt: skip
+    Images are drawn by 20 steps of "dpmpp_2m" where nothing else is said. `how` stands for fields of `sampling.how.Sampling`,
+    such as steps=50, guidance=1.5, or for calls=4, the best way known to draw an image in four calls of the network.
+    """
+
+    HOW: ClassVar = {"sampler": "dpmpp_2m", "steps": 20}
+
+    def sample(self, labels: Sequence[int] | np.ndarray, *, seed: int = 0, batch_size: int = 256, **how: Any) -> Pictures:
         """One image per label, uint8 (N, H, W, C); a label of `model.num_classes` is none. Equal for equal arguments.
 
         Raises InputError for arguments that the network does not allow.
         """
         progress = lambda batches: tqdm(batches, "samples", leave=False, disable=len(batches) < 2)
-        drawn = super().sample(
-            labels, sampler=sampler, steps=steps, guidance=guidance, seed=seed, batch_size=batch_size, progress=progress
-        )
-        return drawn.view(Pictures)
+        return super().sample(labels, seed=seed, batch_size=batch_size, progress=progress, **how).view(Pictures)
 
     def denoise(self, x: Any, t: Any, y: Any = None) -> jax.Array:
         """The clean images, float32 (B, H, W, C), that the network sees in images x at timesteps t, given labels y.
@@ -81,9 +81,7 @@ class Run(trained.Run):
         fired = spikes(self.model, self.variables, *self._inputs(x, t, y))
         return {name: np.asarray(spikes_TBLC, np.int8) for name, spikes_TBLC in fired.items()}
 
-    def energy(
-        self, real: Images | None = None, *, sampler: str = "dpmpp_2m", steps: int = 20, guidance: float = 1.0
-    ) -> dict[str, Any]:
+    def energy(self, real: Images | None = None, **how: Any) -> dict[str, Any]:
         """Energy of a forward pass and of an image in three accounts, layer by layer (docs/evaluation.md): plain numbers.
 
             energy()["per_forward"]["pJ"], ["twin"]["pJ"]     by the usual convention: this network, its non-spiking baseline
@@ -91,25 +89,21 @@ class Run(trained.Run):
 
         Firing rates are those of a few noised images: real ones, if they are given, else samples of the network.
         """
-        sampling = self._sampling(sampler, steps, guidance)
+        sampling = self.sampling(**how)
         return operations_of(self, self._own_images() if real is None else real, sampling)[0]
 
     def evaluate(
-        self, out: str | Path, *, n: int = 10_000, sampler: str = "dpmpp_2m", steps: int = 20, guidance: float = 1.0,
-        seed: int = 0, batch_size: int = 250, **scoring: Any,
-    ) -> Evaluated:  # fmt: skip
+        self, out: str | Path, *, n: int = 10_000, seed: int = 0, batch_size: int = 250, **how_and_scoring: Any
+    ) -> Evaluated:
         """Draws n samples and scores them against real images; writes evaluation.json, report.html and samples.npz to `out`.
 
-        `scoring` are fields of `scoring.Scoring`, such as data_dir="DATA/mnist". The same call resumes one that was stopped.
+        Other arguments are `how`, and fields of `scoring.Scoring` such as data_dir="DATA/mnist". The same call resumes.
         Raises InputError, before anything is drawn or written, for what network, data or scores do not allow.
         """
-        sampling = self._sampling(sampler, steps, guidance)
-        return evaluate_run(self, Path(out), Scoring(**scoring), n=n, sampling=sampling, seed=seed, batch_size=batch_size)
-
-    def _sampling(self, sampler, steps, guidance):
-        sampling = Sampling(sampler, steps, guidance, self.config.diffusion.clip_x0)
-        sampling.check(self.model, self.objective, "")
-        return sampling
+        names = {field.name for field in dataclasses.fields(Scoring)}
+        scoring = Scoring(**{name: value for name, value in how_and_scoring.items() if name in names})
+        sampling = self.sampling(**{name: value for name, value in how_and_scoring.items() if name not in names})
+        return evaluate_run(self, Path(out), scoring, n=n, sampling=sampling, seed=seed, batch_size=batch_size)
 
     def _own_images(self):
         """Samples of the network in place of real images."""

@@ -16,7 +16,7 @@ from sdit_jax.metrics.features import DISTANCES, classifier_of, make_extractor
 from sdit_jax.metrics.reference import check_comparable, load_references
 from sdit_jax.report import write_report
 from sdit_jax.report.build import build_report, operations_of
-from sdit_jax.sampling.generate import Sampling
+from sdit_jax.sampling.how import Sampling
 from sdit_jax.sampling.run import Run
 from sdit_jax.sampling.samples import Samples, check_free, draw, drawing_protocol
 

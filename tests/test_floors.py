@@ -18,7 +18,7 @@ FLOORS = {
     "sampling": 4,
     "metrics": 5, "analysis": 5,
     "report": 6,
-    "training": 7, "scoring": 7,
+    "training": 7, "scoring": 7, "tuning": 7,
     "planner": 8, "scaling_laws": 8,
     "benchmarks": 9,
     "api": 10, "commands": 11,

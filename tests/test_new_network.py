@@ -179,7 +179,7 @@ def test_it_is_evaluated_with_a_report(trained, tmp_path):
     from sdit_jax.metrics.reference import load_references
     from sdit_jax.report import write_report
     from sdit_jax.report.build import build_report, energy_of
-    from sdit_jax.sampling.generate import Sampling
+    from sdit_jax.sampling.how import Sampling
     from sdit_jax.sampling.run import open_run
     from sdit_jax.sampling.samples import draw
 

@@ -13,11 +13,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from sdit_jax import images
 from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.process import add_noise
-from sdit_jax.diffusion.samplers import normal, visited
+from sdit_jax.diffusion.samplers import normal
 from sdit_jax.errors import InputError
 from sdit_jax.layers.spiking import by_layer
 from sdit_jax.models import Network
-from sdit_jax.sampling.generate import Sampling, make_sampler
+from sdit_jax.sampling.generate import make_sampler
+from sdit_jax.sampling.how import Sampling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Film:
 def film(model: Network, objective: Objective, variables: Any, label: int, sampling: Sampling, *, seed: int) -> Film:
     """The steps by which `sampling.generate` draws the first image for this label and seed, with all spikes."""
     _, path = _trajectories(model, objective, variables, np.array([label]), sampling, seed)
-    t_S = visited(objective.schedule, sampling.sampler, sampling.steps)
+    t_S = np.array(sampling.visited(objective.schedule))
     y_S = jnp.full(len(t_S), label) if model.num_classes else None
     fired = spikes(model, variables, path.noised[:, 0], jnp.asarray(t_S, jnp.int32), y_S)
     by_step = {name: np.asarray(spikes_TSLC, np.int8).swapaxes(0, 1) for name, spikes_TSLC in fired.items()}

@@ -23,7 +23,8 @@ from sdit_jax.data.loader import Loader, make_loader
 from sdit_jax.data.transforms import fit
 from sdit_jax.diffusion.objective import Objective, make_objective
 from sdit_jax.models import Network, build, initial_variables, preset
-from sdit_jax.sampling.generate import Sampling, example_labels, make_sampler
+from sdit_jax.sampling.generate import example_labels, make_sampler
+from sdit_jax.sampling.how import Sampling
 from sdit_jax.training import optimizer
 from sdit_jax.training.state import create
 from sdit_jax.training.step import compiled, empty_averages, make_train_step

@@ -15,19 +15,16 @@ from absl import flags
 
 from sdit_jax import config
 from sdit_jax.analysis.spikes import film
-from sdit_jax.diffusion.samplers import SAMPLERS
+from sdit_jax.commands.drawing import define_flags
 from sdit_jax.errors import InputError
 from sdit_jax.report.film import chosen_layers, save
-from sdit_jax.sampling.generate import Sampling
 from sdit_jax.sampling.run import open_run
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder, .safetensors file, or pretrained:NAME for shipped weights.")
 OUT = flags.DEFINE_string("out", "", "The animation, a .gif, or the picture, a .png.")
 LABEL = flags.DEFINE_integer("label", 0, "The label of the image.", lower_bound=0)
 LAYERS = flags.DEFINE_list("layers", [], "Layers of neurons by name; by default three from all depths.")
-SAMPLER = flags.DEFINE_string("sampler", "dpmpp_2m", f"One of {', '.join(SAMPLERS)}.")
-STEPS = flags.DEFINE_integer("steps", 20, "Sampling steps.")
-GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Scale of classifier-free guidance.")
+SAMPLING = define_flags("dpmpp_2m", steps=20)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.", lower_bound=0, upper_bound=config.MAX_SEED)
 WEIGHTS = flags.DEFINE_enum("weights", None, ["ema", "raw"], "Averaged (ema) or raw weights; by default ema if there are any.")
 STEP = flags.DEFINE_integer("step", None, "The checkpoint of this step; by default the newest.", lower_bound=0)
@@ -39,8 +36,7 @@ def main() -> None:
     if out.suffix not in (".gif", ".png") or not out.parent.is_dir():
         raise InputError(f"--out: found {out}, must be a .gif or .png in a folder that exists")
     run = open_run(WORKDIR.value, WEIGHTS.value, STEP.value, prefix="--")
-    sampling = Sampling(SAMPLER.value, STEPS.value, GUIDANCE.value, run.config.diffusion.clip_x0)
-    sampling.check(run.model, run.objective, "--")
+    sampling = SAMPLING(run)
     if LABEL.value > run.model.num_classes:
         raise InputError(f"--label: found {LABEL.value}, allowed are 0..{run.model.num_classes}")
     made = film(run.model, run.objective, run.variables, LABEL.value, sampling, seed=SEED.value)

@@ -29,7 +29,7 @@ from sdit_jax.sharding.processes import STOPPED
 from sdit_jax.training.progress import LEFT_BEHIND
 
 VERBS = (
-    "train", "sample", "animate", "evaluate", "verify", "export", "import_release", "prepare", "fit_classifier",
+    "train", "sample", "animate", "evaluate", "tune", "verify", "export", "import_release", "prepare", "fit_classifier",
     "plan", "sweep", "curves", "scaling", "bench",
 )  # fmt: skip
 HELP = ("--help", "-help", "-h", "--helpfull", "help")

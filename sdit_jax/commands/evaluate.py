@@ -18,15 +18,13 @@ from pathlib import Path
 from absl import flags
 
 from sdit_jax import config
-from sdit_jax.diffusion.samplers import SAMPLERS
+from sdit_jax.commands.drawing import define_flags
 from sdit_jax.errors import InputError
 from sdit_jax.metrics.features import DISTANCES
-from sdit_jax.sampling.generate import Sampling
 from sdit_jax.sampling.run import open_run
 from sdit_jax.sampling.samples import read_samples
 from sdit_jax.scoring import Scoring, evaluate_run, evaluate_samples
 
-STOCHASTIC = [name for name, sampler in SAMPLERS.items() if sampler.stochastic]
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder, .safetensors file, or pretrained:NAME to draw samples from.")
 SAMPLES = flags.DEFINE_string("samples", "", "Or an .npz file of samples: arr_0 uint8 (N, H, W, C), and labels.")
 REFERENCE = flags.DEFINE_string("reference", "", "Source of real images, as config.data.name; by default the training data.")
@@ -35,9 +33,7 @@ OUT = flags.DEFINE_string(
     "out", "", "Output folder; by default WORKDIR/evaluation/..., or FILE_against_REFERENCE next to the samples."
 )
 N = flags.DEFINE_integer("n", 10_000, "Number of samples to draw.", lower_bound=1, upper_bound=10_000_000)
-SAMPLER = flags.DEFINE_string("sampler", "ddim", f"One of {', '.join(SAMPLERS)}; {' and '.join(STOCHASTIC)} are stochastic.")
-STEPS = flags.DEFINE_integer("steps", 50, "Sampling steps.")
-GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Scale of classifier-free guidance; 1: no guidance, 0: labels are ignored.")
+SAMPLING = define_flags("ddim", steps=50)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.", lower_bound=0, upper_bound=config.MAX_SEED)
 WEIGHTS = flags.DEFINE_enum("weights", None, ["ema", "raw"], "Averaged (ema) or raw weights; by default ema if there are any.")
 STEP = flags.DEFINE_integer("step", None, "The checkpoint of this step; by default the newest.", lower_bound=0)
@@ -64,9 +60,9 @@ def _of_run(scoring):
     run = open_run(WORKDIR.value, WEIGHTS.value, STEP.value, prefix="--")
     if not (OUT.value or Path(WORKDIR.value).is_dir()):
         raise InputError(f"--out: missing; {WORKDIR.value} is not a run folder to write into")
-    sampling = Sampling(SAMPLER.value, STEPS.value, GUIDANCE.value, run.config.diffusion.clip_x0)
+    sampling = SAMPLING(run)
     against = f"_against_{_plain(REFERENCE.value)}" if REFERENCE.value not in ("", run.config.data.name) else ""
-    how = f"{SAMPLER.value}{STEPS.value}_guidance{GUIDANCE.value:g}_n{N.value}_seed{SEED.value}{against}"
+    how = f"{sampling.name}_n{N.value}_seed{SEED.value}{against}"
     out = Path(OUT.value or Path(WORKDIR.value, "evaluation", f"step{run.step}_{run.weights}_{how}"))
     return evaluate_run(run, out, scoring, n=N.value, sampling=sampling, seed=SEED.value, batch_size=BATCH_SIZE.value)
 

@@ -32,6 +32,9 @@ def main() -> None:
         raise InputError(f"--out: found {out}, must be a {weights.SUFFIX} file")
     run = open_run(WORKDIR.value, WEIGHTS.value, STEP.value, prefix="--")
     files.make_folder(out.parent)
-    weights.write(out, run.config, run.variables, weights=run.weights, step=run.step, dtype=DTYPE.value, field="--dtype")
+    weights.write(
+        out, run.config, run.variables, weights=run.weights, step=run.step, dtype=DTYPE.value, few_calls=run.few_calls,
+        field="--dtype",
+    )  # fmt: skip
     logging.getLogger("sdit_jax").info("%s, %s bytes", run.describe_weights, f"{out.stat().st_size:,}")
     print(out)

@@ -3,6 +3,7 @@
     sdit sample --workdir=runs/digits --out=samples
     sdit sample --workdir=runs/digits --out=samples --n=20 --labels=3,7 --sampler=ddpm --steps=250 --guidance=2
     sdit sample --workdir=pretrained:mnist --out=samples
+    sdit sample --workdir=pretrained:mnist --out=samples --calls=4
 
 Weights are those of a run folder, of a .safetensors file, or shipped with the package (pretrained:NAME). Writes grid.png and
 samples.npz, with the arrays arr_0 (uint8 NHWC), labels (int32) and protocol (JSON: how they were drawn). Other samples in the
@@ -17,21 +18,18 @@ from absl import flags
 from tqdm import tqdm
 
 from sdit_jax import config, files, images
+from sdit_jax.commands.drawing import define_flags
 from sdit_jax.data.sources import arrays
-from sdit_jax.diffusion.samplers import SAMPLERS
 from sdit_jax.errors import InputError
-from sdit_jax.sampling.generate import Sampling, example_labels, generate, make_sampler
+from sdit_jax.sampling.generate import example_labels, generate, make_sampler
 from sdit_jax.sampling.provenance import IN_TURN, conditioning_labels, sampling_protocol
 from sdit_jax.sampling.run import open_run
 from sdit_jax.sampling.samples import check_free
 
-STOCHASTIC = [name for name, sampler in SAMPLERS.items() if sampler.stochastic]
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder, .safetensors file, or pretrained:NAME for shipped weights.")
 OUT = flags.DEFINE_string("out", "", "Output folder; made if missing.")
 N = flags.DEFINE_integer("n", 64, "Number of images.", lower_bound=1)
-SAMPLER = flags.DEFINE_string("sampler", "ddim", f"One of {', '.join(SAMPLERS)}; {' and '.join(STOCHASTIC)} are stochastic.")
-STEPS = flags.DEFINE_integer("steps", 50, "Sampling steps.")
-GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Scale of classifier-free guidance; 1: no guidance, 0: labels are ignored.")
+SAMPLING = define_flags("ddim", steps=50)
 LABELS = flags.DEFINE_list("labels", [], "Labels, repeated to n images; by default 0, 1, 2, ...")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.", lower_bound=0, upper_bound=config.MAX_SEED)
 WEIGHTS = flags.DEFINE_enum("weights", None, ["ema", "raw"], "Averaged (ema) or raw weights; by default ema if there are any.")
@@ -45,13 +43,12 @@ REQUIRED = ("workdir", "out")
 def main() -> None:
     out = Path(OUT.value)
     run = open_run(WORKDIR.value, WEIGHTS.value, STEP.value, prefix="--")
-    sampling = Sampling(SAMPLER.value, STEPS.value, GUIDANCE.value, run.config.diffusion.clip_x0)
-    sampling.check(run.model, run.objective, "--")
+    sampling = SAMPLING(run)
     labels = parse_labels(LABELS.value, N.value, run.model.num_classes)
     others = arrays.read(Path(BESIDE.value)).images if BESIDE.value else None
     protocol = sampling_protocol(
         run, n=N.value, sampling=sampling, seed=SEED.value,
-        labels=conditioning_labels(run.model, GUIDANCE.value, ",".join(LABELS.value) or IN_TURN),
+        labels=conditioning_labels(run.model, sampling.guidance, ",".join(LABELS.value) or IN_TURN),
     )  # fmt: skip
     path = out / "samples.npz"
     check_free(path, images.load_protocol(path), protocol, OVERWRITE.value, "--")

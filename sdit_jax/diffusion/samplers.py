@@ -3,13 +3,15 @@
 | sampler | order | network calls | source |
 |---|---|---|---|
 | `ddpm` | 1, stochastic | 1 a step | Ho et al. 2020 (arXiv 2006.11239) |
-| `ddim` | 1 | 1 a step | Song et al. 2021 (arXiv 2010.02502), eta = 0 |
+| `ddim` | 1, stochastic with `churn` | 1 a step | Song et al. 2021 (arXiv 2010.02502); Song et al. 2023 (arXiv 2303.01469) |
 | `euler`, `heun` | 1, 2 | 1 and 2 a step, the last 1 | Karras et al. 2022 (arXiv 2206.00364), algorithm 1 without churn |
 | `dpmpp_2m`, `dpmpp_2m_sde` | 2, the latter stochastic | 1 a step | Lu et al. 2022 (arXiv 2211.01095) |
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +44,7 @@ class Level(NamedTuple):
     x0_prev: jax.Array
     key: jax.Array | None
     denoise: Callable[[jax.Array, jax.Array], Denoised]  # (x, level) -> Denoised, for further calls.
+    churn: float = 0.0
 
 
 def ddpm(at: Level) -> jax.Array:
@@ -59,14 +62,26 @@ def ddpm(at: Level) -> jax.Array:
 
 
 def ddim(at: Level) -> jax.Array:
-    """x_{t-1} = alpha_{t-1} x_0 + sigma_{t-1} noise."""
+    """x_{t-1} = alpha_{t-1} x_0 + sigma_{t-1} (sqrt(1 - churn^2) noise + churn fresh noise).
+
+    Without churn it is the paper's eta = 0. With churn = 1 all noise is fresh, which is the sampler of consistency models
+    (Song et al. 2023, algorithm 1): in few calls, errors of one step do not reach the next.
+    """
+    if not at.churn:
+        return along(at)
+    fresh = normal(fold_in(at.key, at.i), at.x)
+    return along(at._replace(noise=math.sqrt(1 - at.churn**2) * at.noise + at.churn * fresh))
+
+
+def along(at: Level) -> jax.Array:
+    """alpha_{t-1} x_0 + sigma_{t-1} noise."""
     alpha, sigma = (process.at(table, at.i, at.x) for table in (at.schedule.alphas_prev, at.schedule.sigmas_prev))
     return alpha * at.x_0 + sigma * at.noise
 
 
 def euler(at: Level) -> jax.Array:
     """Euler's step of the probability-flow ODE d(x / alpha) / du = noise in u = sigma / alpha: that of `ddim`."""
-    return ddim(at)
+    return along(at)
 
 
 def heun(at: Level) -> jax.Array:
@@ -74,23 +89,23 @@ def heun(at: Level) -> jax.Array:
 
     x / alpha, large where alpha is small, is not formed: x_0 + u noise = (x_0 + u (noise - mean)) + u mean.
     """
-    euler_step = ddim(at)
+    euler_step = along(at)
 
     def corrected():
         mean = (at.noise + at.denoise(euler_step, at.i - 1).noise) / 2
         u = process.at(at.schedule.sigmas / at.schedule.alphas, at.i, at.x)
-        return ddim(at._replace(x_0=at.x_0 + u * (at.noise - mean), noise=mean))
+        return along(at._replace(x_0=at.x_0 + u * (at.noise - mean), noise=mean))
 
     return jax.lax.cond(at.i > 0, corrected, lambda: euler_step)
 
 
 def dpmpp_2m(at: Level) -> jax.Array:
-    """DPM-Solver++(2M), algorithm 2: a step of `ddim` with the clean image of `midpoint`.
+    """DPM-Solver++(2M), algorithm 2: a step of `ddim` without churn, with the clean image of `midpoint`.
 
     This equals sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) midpoint, with h the increase of log(alpha / sigma).
     """
     x_0 = midpoint(at)
-    return ddim(at._replace(x_0=x_0, noise=process.implied_noise(at.schedule, at.x, at.i, x_0)))
+    return along(at._replace(x_0=x_0, noise=process.implied_noise(at.schedule, at.x, at.i, x_0)))
 
 
 def dpmpp_2m_sde(at: Level) -> jax.Array:
@@ -120,22 +135,18 @@ class Sampler:
     step: Callable[[Level], jax.Array]
     stochastic: bool = False
     in_log_snr: bool = False  # Levels are evenly spaced in log-SNR, not in time.
-    calls: Callable[[int], int] = lambda steps: steps  # Evaluations of the denoiser in a trajectory of so many steps.
+    max_churn: float = 0.0  # The share of the noise that may be fresh.
+    called: Callable[[list], list] = lambda levels: levels  # Those at which the denoiser is evaluated, of those visited.
 
 
 SAMPLERS = {
     "ddpm": Sampler(ddpm, stochastic=True),
-    "ddim": Sampler(ddim),
+    "ddim": Sampler(ddim, max_churn=1.0),
     "euler": Sampler(euler, in_log_snr=True),
-    "heun": Sampler(heun, in_log_snr=True, calls=lambda steps: 2 * steps - 1),
+    "heun": Sampler(heun, in_log_snr=True, called=lambda levels: [*levels, *levels[1:]]),
     "dpmpp_2m": Sampler(dpmpp_2m, in_log_snr=True),
     "dpmpp_2m_sde": Sampler(dpmpp_2m_sde, stochastic=True, in_log_snr=True),
 }
-
-
-def calls(method: str, steps: int) -> int:
-    """Evaluations of the denoiser in a trajectory, without guidance."""
-    return SAMPLERS[method].calls(steps)
 
 
 def visited(schedule: Schedule, method: str, steps: int) -> np.ndarray:
@@ -157,6 +168,7 @@ def sample(
     timesteps: Sequence[int] | np.ndarray | None = None,
     key: jax.Array | None = None,
     clip_x0: bool = False,
+    churn: float = 0.0,
     path: bool = False,
 ) -> Any:
     """Runs the reverse process from x_T to x_0 as one `jax.lax.scan`.
@@ -168,52 +180,56 @@ def sample(
       method: one of SAMPLERS.
       steps: the number of steps, spaced by `visited`; None for all levels.
       timesteps: the levels themselves, descending; override `steps`.
-      key: random key, needed by stochastic samplers: one for all images, or one per image, (B,), so that an image does not
-        depend on its batch.
+      key: random key, needed by stochastic samplers and for churn: one for all images, or one per image, (B,), so that an
+        image does not depend on its batch.
       clip_x0: clips predicted clean images to [-1, 1] and moves the noise to agree. The release does not; a network that
         predicts noise on the cosine schedule needs it, since its first steps multiply errors by 1 / alpha, in the thousands.
+      churn: the share of the noise that is fresh in each step, 0 to the sampler's `max_churn`.
       path: whether to return what was seen and predicted at all steps too.
 
     Returns:
       x_0, of the shape of x_T; with `path` (x_0, Path), in the order of the steps.
 
     Raises:
-      ValueError: an unknown method, a stochastic method without key, levels that are not in the schedule or not descending, or
-        a clean image of another shape than x.
+      ValueError: an unknown method, a stochastic method or churn without key, a churn that the method does not allow, levels
+        that are not in the schedule or not descending, or a clean image of another shape than x.
     """
     if method not in SAMPLERS:
         raise ValueError(f"sampler: found {method!r}, allowed are {', '.join(SAMPLERS)}")
     sampler = SAMPLERS[method]
-    if sampler.stochastic and key is None:
+    if not 0 <= churn <= sampler.max_churn:
+        raise ValueError(f"churn: found {churn}, allowed is 0..{sampler.max_churn:g} for {method!r}")
+    if (sampler.stochastic or churn) and key is None:
         raise ValueError(f"sampler {method!r} is stochastic: pass key=jax.random.key(seed)")
-    levels = timesteps
-    if levels is None:
-        levels = visited(schedule, method, len(schedule) if steps is None else steps)
-    if list(levels) != sorted(levels, reverse=True):
-        raise ValueError(f"timesteps: found {list(levels)}, must descend")
-    respaced = schedule.respaced(levels)
-    times = jnp.asarray(respaced.timesteps, jnp.int32)
-
-    def denoise_at(x, i):
-        found = denoise(x, jnp.full(x.shape[:1], times[i]))
-        if not isinstance(found, Denoised):
-            if found.shape != x.shape:
-                raise ValueError(f"denoise: found a clean image of shape {found.shape} for x {x.shape}")
-            found = Denoised(found, process.implied_noise(respaced, x, i, found))
-        if clip_x0:
-            x_0 = jnp.clip(found.x_0, -1, 1)
-            found = found._replace(x_0=x_0, noise=process.implied_noise(respaced, x, i, x_0))
-        return found
+    if timesteps is None:
+        timesteps = visited(schedule, method, len(schedule) if steps is None else steps)
+    if list(timesteps) != sorted(timesteps, reverse=True):
+        raise ValueError(f"timesteps: found {list(timesteps)}, must descend")
+    respaced = schedule.respaced(timesteps)
+    denoise_at = partial(_denoised, denoise, respaced, clip_x0)
 
     def step(carry, i):
         x, x0_prev = carry
         found = denoise_at(x, i)
-        level = Level(respaced, i, x, found.x_0, found.noise, found.v, x0_prev, key, denoise_at)
+        level = Level(respaced, i, x, found.x_0, found.noise, found.v, x0_prev, key, denoise_at, churn)
         moved = sampler.step(level)
         return (moved.astype(x.dtype), found.x_0.astype(x.dtype)), Path(x, found.x_0) if path else None
 
     (x_0, _), seen = jax.lax.scan(step, (x_T, jnp.zeros_like(x_T)), jnp.arange(len(respaced))[::-1])
     return (x_0, seen) if path else x_0
+
+
+def _denoised(denoise, schedule, clip_x0, x, i):
+    """What `denoise` finds in x at level i of a respaced schedule, as Denoised."""
+    found = denoise(x, jnp.full(x.shape[:1], jnp.asarray(schedule.timesteps, jnp.int32)[i]))
+    if not isinstance(found, Denoised):
+        if found.shape != x.shape:
+            raise ValueError(f"denoise: found a clean image of shape {found.shape} for x {x.shape}")
+        found = Denoised(found, process.implied_noise(schedule, x, i, found))
+    if clip_x0:
+        x_0 = jnp.clip(found.x_0, -1, 1)
+        found = found._replace(x_0=x_0, noise=process.implied_noise(schedule, x, i, x_0))
+    return found
 
 
 def normal(key: jax.Array, x: jax.Array) -> jax.Array:

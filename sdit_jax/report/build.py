@@ -15,12 +15,12 @@ from sdit_jax.analysis.spikes import denoising, probe
 from sdit_jax.data.datasets import Images
 from sdit_jax.data.transforms import to_channels
 from sdit_jax.diffusion.process import add_noise
-from sdit_jax.diffusion.samplers import visited
 from sdit_jax.metrics import neighbours
 from sdit_jax.metrics.evaluate import Evaluation
 from sdit_jax.metrics.reference import spaced
 from sdit_jax.report import Report
-from sdit_jax.sampling.generate import Sampling, example_labels
+from sdit_jax.sampling.generate import example_labels
+from sdit_jax.sampling.how import Sampling
 from sdit_jax.sampling.run import Run
 from sdit_jax.sampling.samples import Samples
 
@@ -46,7 +46,8 @@ def operations_of(run: Run, real: Images, sampling: Sampling) -> tuple[dict, dic
     x_t = add_noise(run.objective.schedule, x_0, t, jax.random.normal(jax.random.key(0), x_0.shape))
     seen = observe(run.model, run.variables, x_t, t, jnp.asarray(labels) if run.model.num_classes else None)
     found = account(run.model, seen)
-    return found.to_dict() | {"per_image": found.per_image(sampling.calls)}, neurobench(seen, run.variables)
+    per_image = found.per_image(sampling.calls(run.objective.schedule))
+    return found.to_dict() | {"per_image": per_image}, neurobench(seen, run.variables)
 
 
 def build_report(
@@ -87,10 +88,10 @@ def _neighbours(samples, trained_on, held_out):
 
 def _inside(run, protocol, real) -> dict[str, Any]:
     """Denoising, losses, firing rates and spikes of a run's network."""
-    sampling = Sampling(protocol["sampler"], protocol["steps"], protocol["guidance"], protocol["clip_x0"])
+    sampling = Sampling.from_dict(protocol)
     labels = example_labels(DENOISED, run.model.num_classes)
     _, frames = denoising(run.model, run.objective, run.variables, labels, sampling, seed=protocol["seed"], frames=FRAMES)
-    steps = visited(run.objective.schedule, sampling.sampler, sampling.steps)
+    steps = sampling.visited(run.objective.schedule)
     chosen = spaced(len(real), PROBED)
     timesteps = np.linspace(0, len(run.objective.schedule) - 1, TIMESTEPS).round().astype(int).tolist()
     found = probe(

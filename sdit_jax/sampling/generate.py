@@ -1,7 +1,5 @@
 """Images from trained weights: network, guidance and sampler as one compiled program, batches split over the devices."""
 
-import dataclasses
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,38 +11,11 @@ from jax.sharding import Mesh
 
 from sdit_jax import images, sharding
 from sdit_jax.diffusion import samplers
-from sdit_jax.diffusion.guidance import guided, passes
+from sdit_jax.diffusion.guidance import guided
 from sdit_jax.diffusion.objective import Objective
-from sdit_jax.errors import InputError
 from sdit_jax.files import atomic_write
 from sdit_jax.models import Network, cast
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """Sampler (one of `diffusion.samplers`), steps, guidance scale, and whether clean images are clipped to [-1, 1]."""
-
-    sampler: str = "ddim"
-    steps: int = 50
-    guidance: float = 1.0
-    clip_x0: bool = False
-
-    @property
-    def calls(self) -> int:
-        """Network evaluations per image."""
-        return samplers.calls(self.sampler, self.steps) * passes(self.guidance)
-
-    def check(self, model: Network, objective: Objective, prefix: str) -> None:
-        """Raises InputError for a value that model or schedule do not allow; `prefix` precedes the field's name in it."""
-        T = len(objective.schedule)
-        if self.sampler not in samplers.SAMPLERS:
-            raise InputError(f"{prefix}sampler: found {self.sampler!r}, allowed are {', '.join(samplers.SAMPLERS)}")
-        if not 1 <= self.steps <= T:
-            raise InputError(f"{prefix}steps: found {self.steps}, allowed are 1..{T}")
-        if not math.isfinite(self.guidance):
-            raise InputError(f"{prefix}guidance: found {self.guidance}, must be a finite number")
-        if self.guidance != 1 and not (model.num_classes and model.label_dropout):
-            raise InputError(f"{prefix}guidance: found {self.guidance}, must be 1 for a model without labels or label dropout")
+from sdit_jax.sampling.how import Sampling
 
 
 class Program(NamedTuple):
@@ -70,22 +41,28 @@ def make_sampler(
 
     def trajectory(variables, y_B, index_B, seed):
         y_B, index_B = jax.lax.with_sharding_constraint((y_B, index_B), split)  # Here, as processes cannot pass it so.
-        keys_B2 = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(jax.random.key(seed), i)))(index_B)
-        shape = (len(y_B), model.image_size, model.image_size, model.channels)
-        x_T = samplers.normal(keys_B2[:, 0], jnp.zeros(shape))
+        x_T, keys_B = first_noise(model, index_B, seed)
         weights = cast(model, variables)
         predict = guided(
             lambda x, t, y: model.apply(weights, x, t, y),
             y_B if model.num_classes else None,
-            null=model.num_classes, scale=sampling.guidance, channels=model.channels,
+            null=model.num_classes, scale=sampling.guidance, channels=model.channels, interval=sampling.interval,
         )  # fmt: skip
         drawn = samplers.sample(
             lambda x, t: objective.denoised(predict(x, t), x, t), x_T, objective.schedule,
-            method=sampling.sampler, steps=sampling.steps, key=keys_B2[:, 1], clip_x0=sampling.clip_x0, path=path,
+            method=sampling.sampler, timesteps=sampling.visited(objective.schedule), key=keys_B,
+            clip_x0=sampling.clip_x0, churn=sampling.churn, path=path,
         )  # fmt: skip
         return (images.to_uint8(drawn[0]), drawn[1]) if path else images.to_uint8(drawn)
 
     return Program(jax.jit(trajectory, in_shardings=replicated, out_shardings=replicated), mesh)
+
+
+def first_noise(model: Network, index_B: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(x_T, keys of all further noise) of the images of these indices, functions of (seed, index) alone."""
+    keys_B2 = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(jax.random.key(seed), i)))(index_B)
+    shape = (len(index_B), model.image_size, model.image_size, model.channels)
+    return samplers.normal(keys_B2[:, 0], jnp.zeros(shape)), keys_B2[:, 1]
 
 
 def generate(

@@ -11,7 +11,7 @@ import numpy as np
 
 from sdit_jax.config import Config
 from sdit_jax.models import Network
-from sdit_jax.sampling.generate import Sampling
+from sdit_jax.sampling.how import Sampling
 from sdit_jax.sampling.run import Run
 from sdit_jax.sampling.weights import portable
 
@@ -49,9 +49,8 @@ def sampling_protocol(run: Run, *, n: int, sampling: Sampling, labels: str, seed
     """All that is needed to draw the same n images from a run again."""
     averaged, data = run.weights == "ema", run.config.data
     return {
-        "n": n, "size": [run.model.image_size, run.model.image_size, run.model.channels], "sampler": sampling.sampler,
-        "steps": sampling.steps, "guidance": sampling.guidance, "clip_x0": sampling.clip_x0, "labels": labels, "seed": seed,
-        "weights": run.weights,
+        "n": n, "size": [run.model.image_size, run.model.image_size, run.model.channels], **sampling.to_dict(),
+        "labels": labels, "seed": seed, "weights": run.weights,
         "ema_half_life_images": run.config.ema.half_life if averaged else None,
         "ema_ramp": run.config.ema.ramp if averaged else None,
         "step": run.step, "images_seen": run.step * run.config.batch_size,

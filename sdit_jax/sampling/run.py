@@ -2,9 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -15,8 +15,10 @@ from sdit_jax.config import Config
 from sdit_jax.diffusion.objective import Objective, make_objective
 from sdit_jax.errors import InputError
 from sdit_jax.models import Network, build, initial_variables
+from sdit_jax.sampling import few_calls
 from sdit_jax.sampling import weights as files
-from sdit_jax.sampling.generate import Sampling, generate, make_sampler
+from sdit_jax.sampling.generate import generate, make_sampler
+from sdit_jax.sampling.how import Sampling
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -29,14 +31,37 @@ class Run:
     weights: str
     step: int
     variables: Any
+    few_calls: Mapping[int, Sampling] = dataclasses.field(default_factory=dict)
+    HOW: ClassVar[dict[str, Any]] = {}  # Fields of `Sampling` that have other defaults.
+
+    def sampling(self, calls: int | None = None, *, prefix: str = "", **how: Any) -> Sampling:
+        """How to draw images: by fields of `Sampling`, or, given a number of network calls per image, as `sdit tune` found it.
+
+        Raises InputError for what the network does not allow, with `prefix` before the field's name.
+        """
+        allowed = {field.name for field in dataclasses.fields(Sampling)} - {"clip_x0"}
+        for name in how:
+            if name not in allowed:
+                raise InputError(f"{prefix}{name}: unknown, allowed are calls, {', '.join(sorted(allowed))}")
+        if calls is not None:
+            if how:
+                raise InputError(f"{prefix}calls: found with {', '.join(prefix + name for name in how)}; it sets them")
+            if calls not in self.few_calls:
+                known = ", ".join(map(str, self.few_calls)) or "none yet"
+                raise InputError(f"{prefix}calls: found {calls}, known are {known}; `sdit tune` finds more")
+            return self.few_calls[calls]
+        chosen = Sampling(**{**self.HOW, "clip_x0": self.config.diffusion.clip_x0, **how})
+        chosen.check(self.model, self.objective, prefix)
+        return chosen
 
     def sample(
-        self, labels: Sequence[int] | np.ndarray, *, sampler: str = "ddim", steps: int = 50, guidance: float = 1.0,
-        seed: int = 0, batch_size: int = 256, progress: Callable = iter,
-    ) -> np.ndarray:  # fmt: skip
-        """One image per label, uint8 (N, H, W, C). Raises InputError for arguments that the network does not allow."""
-        sampling = Sampling(sampler, steps, guidance, self.config.diffusion.clip_x0)
-        sampling.check(self.model, self.objective, "")
+        self, labels: Sequence[int] | np.ndarray, *, seed: int = 0, batch_size: int = 256, progress: Callable = iter, **how: Any
+    ) -> np.ndarray:
+        """One image per label, uint8 (N, H, W, C); `how` as in `sampling`.
+
+        Raises InputError for arguments that the network does not allow.
+        """
+        sampling = self.sampling(**how)
         null = self.model.num_classes
         labels_N = np.asarray(labels)
         if labels_N.ndim != 1 or not len(labels_N) or not np.issubdtype(labels_N.dtype, np.integer):
@@ -72,9 +97,11 @@ def open_run(place: str | Path, weights: str | None = None, step: int | None = N
     checkpoint, for a file that is missing, damaged, or does not fit its network, and for weights that the place does not hold.
     """
     file = files.find(place)
-    read = files.read(file, weights, step, prefix) if file else _read_folder(Path(place), weights, step, prefix)
-    config, which, found, variables = read
-    return Run(config, build(config.model), make_objective(config.diffusion), which, found, variables)
+    found = files.read(file, weights, step, prefix) if file else _read_folder(Path(place), weights, step, prefix)
+    model, objective = build(found.config.model), make_objective(found.config.diffusion)
+    for sampling in found.few_calls.values():
+        sampling.check(model, objective, f"{place}: few_calls ")
+    return Run(found.config, model, objective, *found[1:])
 
 
 def _read_folder(workdir, weights, step, prefix):
@@ -93,4 +120,4 @@ def _read_folder(workdir, weights, step, prefix):
             kept = ", ".join(map(str, checkpoints.steps()))
             raise InputError(f"{prefix}step: found {step}, {workdir} has the checkpoints {kept}")
         found, variables = checkpoints.restore_weights(which, template, step)
-    return config, which, found, variables
+    return files.Stored(config, which, found, variables, few_calls.read(workdir / few_calls.FILE))

@@ -13,7 +13,8 @@ import numpy as np
 from sdit_jax import images
 from sdit_jax.data.sources import arrays
 from sdit_jax.errors import InputError
-from sdit_jax.sampling.generate import Sampling, example_labels, generate, make_sampler
+from sdit_jax.sampling.generate import example_labels, generate, make_sampler
+from sdit_jax.sampling.how import Sampling
 from sdit_jax.sampling.provenance import conditioning_labels, sampling_protocol
 from sdit_jax.sampling.run import Run
 

@@ -53,7 +53,7 @@ def verify(place: str | Path) -> Verified:
 
 def _weights(file):
     try:
-        _, which, step, _ = weights.read(file)
+        _, which, step, *_ = weights.read(file)
     except InputError as error:
         return Finding(file.name, str(error).removeprefix(f"{file}: "), False)
     return Finding(file.name, f"{which} weights of step {step:,}", True)

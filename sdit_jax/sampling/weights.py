@@ -6,6 +6,7 @@
 | `config` | the configuration as JSON, `portable` |
 | `weights` | "ema" or "raw" |
 | `step` | of training |
+| `few_calls` | how to draw images in few network calls, as JSON (see `sampling.few_calls`), where that is known |
 | `sha256` | of all else in the file; one that was written before there were hashes has none |
 
 Parameters are named by their path, "head/kernel"; running statistics by their collection too, "batch_stats/norm/mean".
@@ -16,7 +17,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +33,11 @@ from sdit_jax.data.sources import without_place
 from sdit_jax.errors import InputError
 from sdit_jax.files import atomic_write
 from sdit_jax.models import build, initial_variables
+from sdit_jax.sampling import few_calls as few
+from sdit_jax.sampling.how import Sampling
 
 FORMAT = "sdit_jax 1"
-METADATA = {"config", "format", "step", "weights"}  # And the hash of these and the arrays.
+METADATA = {"config", "few_calls", "format", "step", "weights"}  # And the hash of these and the arrays.
 SUFFIX = ".safetensors"
 DTYPES = ("float32", "bfloat16", "float16")
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
@@ -64,7 +67,10 @@ def portable(config: Config) -> Config:
     return config
 
 
-def write(path: Path, config: Config, variables: Any, *, weights: str, step: int, dtype: str, field: str = "dtype") -> None:
+def write(
+    path: Path, config: Config, variables: Any, *, weights: str, step: int, dtype: str,
+    few_calls: Mapping[int, Sampling] | None = None, field: str = "dtype",
+) -> None:  # fmt: skip
     """Writes weights rounded to one of DTYPES, atomically; the same weights give the same bytes.
 
     Raises InputError, with `field` as the name of `dtype`, for a number that is not finite in that type.
@@ -72,6 +78,8 @@ def write(path: Path, config: Config, variables: Any, *, weights: str, step: int
     arrays = {name: _rounded(np.asarray(leaf), name, dtype, field) for name, leaf in flat(variables).items()}
     text = json.dumps(portable(config).to_dict(), sort_keys=True)
     header = {"config": text, "format": FORMAT, "step": str(step), "weights": weights}
+    if few_calls:
+        header["few_calls"] = few.to_json(few_calls)
     file = save(arrays, header | {"sha256": _sha256(header, arrays)})
     with atomic_write(path) as partial:
         partial.write_bytes(_in_order(file))
@@ -109,8 +117,18 @@ def _in_order(file: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + file[end:]
 
 
-def read(path: Path, weights: str | None = None, step: int | None = None, prefix: str = "") -> tuple[Config, str, int, Any]:
-    """(configuration, "ema" or "raw", step, float32 variables) of a file, also one that is older than some fields.
+class Stored(NamedTuple):
+    """What a file or a run folder holds of a network: `weights` are "ema" or "raw", `variables` float32."""
+
+    config: Config
+    weights: str
+    step: int
+    variables: Any
+    few_calls: dict[int, Sampling]
+
+
+def read(path: Path, weights: str | None = None, step: int | None = None, prefix: str = "") -> Stored:
+    """What a file holds, also one that is older than some fields.
 
     Raises InputError for a file that is missing, damaged, or not of this format, whose arrays do not fit its network, and, with
     `prefix` before the names of `weights` and `step`, for one that holds others.
@@ -140,7 +158,7 @@ def read(path: Path, weights: str | None = None, step: int | None = None, prefix
         variables = _fitted(arrays, jax.eval_shape(lambda: initial_variables(model, 0)))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return config, which, int(at), variables
+    return Stored(config, which, int(at), variables, few.from_json(header.get("few_calls", "{}"), path))
 
 
 def _fitted(arrays: Mapping[str, np.ndarray], like: Any) -> Any:

@@ -17,7 +17,8 @@ from sdit_jax.metrics import compare
 from sdit_jax.metrics.features import DISTANCES, FeatureExtractor, extract, make_extractor
 from sdit_jax.metrics.reference import check_comparable, load_references, make_reference, spaced
 from sdit_jax.models import Network
-from sdit_jax.sampling.generate import Sampling, example_labels, generate, make_sampler
+from sdit_jax.sampling.generate import example_labels, generate, make_sampler
+from sdit_jax.sampling.how import Sampling
 from sdit_jax.sampling.provenance import conditioning_labels, config_sha256, versions
 
 Evaluator = Callable[[Any], Iterator[tuple[str, float]]]

@@ -19,7 +19,7 @@ from sdit_jax.data.loader import Loader, make_loader
 from sdit_jax.diffusion.objective import Objective, make_objective
 from sdit_jax.errors import InputError
 from sdit_jax.models import Network, build
-from sdit_jax.sampling.generate import Sampling
+from sdit_jax.sampling.how import Sampling
 from sdit_jax.training import optimizer
 from sdit_jax.training.cadence import Cadence
 from sdit_jax.training.evaluators import Evaluators, make_evaluator

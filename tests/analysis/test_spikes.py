@@ -13,7 +13,8 @@ from sdit_jax.errors import InputError
 from sdit_jax.layers.spiking import Spiking, firing_rates
 from sdit_jax.layers.streaming import streamed
 from sdit_jax.models import build
-from sdit_jax.sampling.generate import Sampling, generate, make_sampler
+from sdit_jax.sampling.generate import generate, make_sampler
+from sdit_jax.sampling.how import Sampling
 
 SMALL = {"image_size": 8, "patch_size": 4, "channels": 1, "width": 8, "depth": 2, "normalized_currents": True}
 SCHEDULE = linear(1000)

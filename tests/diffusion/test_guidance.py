@@ -46,6 +46,22 @@ def test_scales_one_and_zero_cost_one_prediction(scale, labels):
     np.testing.assert_array_equal(found, network(2 * C, [])(X, T_B, labels))
 
 
+@pytest.mark.parametrize("scale", [0, 3.0])
+def test_outside_of_its_interval_guidance_costs_nothing(scale):
+    where = {t: guided(network(C, []), Y_B, null=NULL, scale=scale, channels=C, interval=(3, 7)) for t in (2, 3, 7, 8)}
+    for t, found in where.items():
+        t_B, scale_here = jnp.full(4, t), scale if 3 <= t <= 7 else 1
+        expected = guided(network(C, []), Y_B, null=NULL, scale=scale_here, channels=C)(X, t_B)
+        np.testing.assert_allclose(found(X, t_B), expected, rtol=1e-5, atol=1e-5)
+    sizes = []
+    counting = lambda x, t, y: (jax.debug.callback(lambda n: sizes.append(int(n)), len(x)), network(C, [])(x, t, y))[1]
+    ahead = jax.jit(guided(counting, Y_B, null=NULL, scale=3.0, channels=C, interval=(3, 7)))
+    for t in (2, 5):
+        ahead(X, jnp.full(4, t)).block_until_ready()
+    jax.effects_barrier()
+    assert sizes == [4, 8]
+
+
 def test_without_labels_there_is_no_guidance():
     calls = []
     found = guided(network(C, calls), None, null=0, scale=3.0, channels=C)(X, T_B)

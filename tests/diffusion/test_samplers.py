@@ -159,8 +159,44 @@ def test_the_network_receives_the_times_of_the_full_schedule():
 
 @pytest.mark.parametrize("method", samplers.SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 5])
-def test_network_calls_are_counted_as_they_happen(method, steps):
-    assert samplers.calls(method, steps) == len(times(method=method, steps=steps, key=KEY))
+def test_the_levels_of_network_calls_are_known(method, steps):
+    visited = samplers.visited(SCHEDULE, method, steps).tolist()
+    called = times(method=method, steps=steps, key=KEY)
+    assert sorted(samplers.SAMPLERS[method].called(visited)) == sorted(called)
+
+
+@pytest.mark.parametrize("churn", [0.3, 0.8, 1.0])
+def test_churn_has_the_mean_and_variance_of_its_chain(churn):
+    """Every step is linear in x and adds alpha-independent noise, so two points tell its slope and offset."""
+    n, timesteps, mean, variance = 40_000, [999, 700, 400, 100], 0.0, 1.0
+    for t, previous in zip(BAR[timesteps], [*BAR[timesteps[1:]], 1.0], strict=True):
+        kept = np.sqrt((1 - previous) * (1 - churn**2))
+        move = lambda x, t=t, previous=previous, kept=kept: (
+            np.sqrt(previous / t) * (x - np.sqrt(1 - t) * noise_of(x, t)) + kept * noise_of(x, t)
+        )
+        mean, variance = move(mean), (move(1.0) - move(0.0)) ** 2 * variance + (1 - previous) * churn**2
+    x_T = jax.random.normal(jax.random.key(0), (n, 1))
+    found = sample(denoise, x_T, SCHEDULE, method="ddim", timesteps=timesteps, churn=churn, key=KEY)
+    found = np.asarray(found, np.float64)
+    assert found.mean() == pytest.approx(mean, abs=5 * np.sqrt(variance / n))
+    assert found.var() == pytest.approx(variance, rel=5 * np.sqrt(2 / n))
+
+
+def test_all_fresh_noise_forgets_the_noise_before():
+    """The sampler of consistency models: after a step, x holds the clean image and independent noise."""
+    x = jax.random.normal(jax.random.key(1), (20_000, 1))
+    here = level(x, 500, x)._replace(x_0=jnp.zeros_like(x), churn=1.0)
+    moved = np.asarray(samplers.ddim(here)).ravel()
+    assert abs(np.corrcoef(moved, np.ravel(x))[0, 1]) < 5 / np.sqrt(len(x))
+    assert moved.std() == pytest.approx(np.sqrt(1 - BAR[499]), rel=0.03)
+
+
+@pytest.mark.parametrize(("method", "churn"), [("ddim", 1.1), ("ddim", -0.1), ("heun", 0.1), ("dpmpp_2m", 0.5)])
+def test_churn_that_a_sampler_has_not_is_refused(method, churn):
+    with pytest.raises(ValueError, match="churn: found"):
+        sample(denoise, jnp.zeros((2, 1)), SCHEDULE, method=method, steps=3, churn=churn, key=KEY)
+    with pytest.raises(ValueError, match="pass key"):
+        sample(denoise, jnp.zeros((2, 1)), SCHEDULE, method="ddim", steps=3, churn=0.5)
 
 
 @pytest.mark.parametrize("method", samplers.SAMPLERS)

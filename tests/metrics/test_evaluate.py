@@ -15,7 +15,7 @@ from sdit_jax.metrics.evaluate import evaluate
 from sdit_jax.metrics.features import channels_for, extract
 from sdit_jax.metrics.reference import check_enough, load_references, make_reference, spaced
 from sdit_jax.metrics.yardsticks import YARDSTICKS, noisy
-from sdit_jax.sampling.generate import Sampling
+from sdit_jax.sampling.how import Sampling
 from sdit_jax.sampling.samples import Samples, read_samples
 
 AS_THEY_ARE = next(iter(YARDSTICKS))

@@ -7,7 +7,8 @@ import numpy as np
 from sdit_jax.data import sources
 from sdit_jax.metrics.evaluate import Evaluation
 from sdit_jax.report.build import build_report
-from sdit_jax.sampling.generate import Sampling, example_labels, generate, make_sampler
+from sdit_jax.sampling.generate import example_labels, generate, make_sampler
+from sdit_jax.sampling.how import Sampling
 from sdit_jax.sampling.provenance import sampling_protocol
 from sdit_jax.sampling.run import open_run
 from sdit_jax.sampling.samples import Samples

@@ -8,7 +8,7 @@ from sdit_jax.analysis.spikes import Film, film
 from sdit_jax.errors import InputError
 from sdit_jax.report.film import GAP, IN_ANIMATION, LINE, SIDE, SILENT, chosen_layers, save, square
 from sdit_jax.report.pictures import NEGATIVE, SPIKE
-from sdit_jax.sampling.generate import Sampling
+from sdit_jax.sampling.how import Sampling
 from sdit_jax.sampling.run import open_run
 
 STEPS = 3

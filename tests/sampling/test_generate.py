@@ -12,7 +12,8 @@ import pytest
 from sdit_jax import images
 from sdit_jax.diffusion import samplers, schedule
 from sdit_jax.diffusion.objective import Objective
-from sdit_jax.sampling.generate import Sampling, example_labels, generate, make_sampler
+from sdit_jax.sampling.generate import example_labels, generate, make_sampler
+from sdit_jax.sampling.how import Sampling
 
 SCHEDULE = schedule.cosine(1000)
 TOY = """
@@ -129,7 +130,8 @@ def test_images_are_the_same_on_four_devices(drawer, tmp_path, request):
 import numpy as np
 from sdit_jax.diffusion import schedule
 from sdit_jax.diffusion.objective import Objective
-from sdit_jax.sampling.generate import Sampling, example_labels, generate, make_sampler
+from sdit_jax.sampling.generate import example_labels, generate, make_sampler
+from sdit_jax.sampling.how import Sampling
 
 {TOY}
 assert jax.device_count() == 4

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from sdit_jax.errors import InputError
 from sdit_jax.sampling import weights
-from sdit_jax.sampling.generate import Sampling
+from sdit_jax.sampling.how import Sampling
 from sdit_jax.sampling.provenance import sampling_protocol
 from sdit_jax.sampling.run import open_run
 

@@ -12,7 +12,8 @@ from sdit_jax.errors import InputError
 from sdit_jax.metrics import compare
 from sdit_jax.metrics.features import classifier_features, classifier_of, extract, make_extractor
 from sdit_jax.metrics.reference import make_reference
-from sdit_jax.sampling.generate import Sampling, example_labels, generate, make_sampler
+from sdit_jax.sampling.generate import example_labels, generate, make_sampler
+from sdit_jax.sampling.how import Sampling
 from sdit_jax.training.evaluators import make_evaluator
 from sdit_jax.training.loop import train_and_evaluate
 from sdit_jax.training.setup import make_setup
