@@ -64,6 +64,12 @@ def default_config(model: Mapping) -> Config:
     config.diffusion.min_snr = 0.0  # Gamma of min-SNR loss weights, in place of loss_space; 0 is off.
     config.diffusion.clip_x0 = False  # Whether samplers clip predicted images to [-1, 1]; the cosine schedule needs it.
 
+    config.distillation = ml_collections.ConfigDict()  # What a network learns from a trained one (training.distillation).
+    config.distillation.teacher = ""  # Its weights, as config.init. "": images alone are learned from.
+    config.distillation.guidance = 1.0  # The scale of its guidance, which the network then has without guidance.
+    config.distillation.levels = "999,749,499,249"  # The timesteps at which the network is to be called.
+    config.distillation.stride = 50  # Timesteps of one step of the teacher.
+
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = "adamw"  # Or "muon", for hidden matrices; all other parameters keep AdamW.
     config.optimizer.learning_rate = 1e-4  # At its peak.

@@ -18,8 +18,9 @@ from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.schedule import linear
 from sdit_jax.models import build, preset, release
 from sdit_jax.training import optimizer
+from sdit_jax.training.examples import Examples
 from sdit_jax.training.state import TrainState
-from sdit_jax.training.step import Examples, gradients
+from sdit_jax.training.step import gradients
 
 PRESET, BATCH_SIZE = "sdit_mnist", 16
 # Relative difference allowed between the two losses; rounding to bfloat16 makes some neurons fire that did not.

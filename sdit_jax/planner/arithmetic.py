@@ -24,7 +24,8 @@ from sdit_jax.diffusion.objective import Objective
 from sdit_jax.models import Network
 from sdit_jax.ops import marks
 from sdit_jax.sharding.layout import spec
-from sdit_jax.training.step import Examples, gradients, noised
+from sdit_jax.training.examples import Examples, noised
+from sdit_jax.training.step import gradients
 
 FLOAT32 = 4
 # Arrays that move in a run forward, and for its gradient.

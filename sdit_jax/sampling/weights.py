@@ -63,7 +63,7 @@ def portable(config: Config) -> Config:
     config = ConfigDict(config.to_dict())
     config.data.name = without_place(config.data.name)
     config.data.dir = config.evaluation.classifier = config.evaluation.inception = ""
-    config.init = Path(config.init).name
+    config.init, config.distillation.teacher = Path(config.init).name, Path(config.distillation.teacher).name
     return config
 
 

@@ -90,7 +90,7 @@ def _compile(setup: Setup, state: TrainState) -> tuple[Callable, Averages]:
     """The compiled training step, and empty averages of its scalars."""
     batch = setup.loader(int(state.step))
     train_step = make_train_step(
-        setup.model, setup.objective, setup.tx, setup.rate, setup.config, setup.mesh, shapes=setup.shapes
+        setup.model, setup.objective, setup.tx, setup.rate, setup.config, setup.mesh, setup.shapes, setup.teacher
     )
     empty = empty_averages(setup.model, setup.objective, state.variables, batch, setup.config.spike_penalty)
     empty = jax.device_put(empty, sharding.replicated(setup.mesh))

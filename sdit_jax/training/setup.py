@@ -22,6 +22,7 @@ from sdit_jax.models import Network, build
 from sdit_jax.sampling.how import Sampling
 from sdit_jax.training import optimizer
 from sdit_jax.training.cadence import Cadence
+from sdit_jax.training.distillation import Teacher, read_teacher
 from sdit_jax.training.evaluators import Evaluators, make_evaluator
 from sdit_jax.training.initial import read_initial, started_from
 from sdit_jax.training.state import TrainState, create
@@ -46,6 +47,7 @@ class Setup:
     loader: Loader
     rate: optax.Schedule
     tx: optax.GradientTransformation
+    teacher: Teacher | None  # None where the network learns from images alone.
     cadence: Cadence
     sampling: Sampling  # Of the pictures.
     evaluate: Evaluators | None  # None where the configuration never evaluates.
@@ -93,12 +95,13 @@ class Setup:
         if cadence.evaluate:
             intervals["evaluation"] = cadence.evaluate
         every = ", ".join(f"{name} every {interval or '-'}" for name, interval in intervals.items())
+        taught = f"\nlearning from {config.distillation.teacher}" if self.teacher else ""
         lines = (
             f"{config.data.name} {config.data.split}: {self.loader.describe()}",
             f"{parameters:,} parameters, {self.model.summary}, EMA half-life {half_life}",
             f"{cadence.total:,} steps ({images:,} images, {images / self.loader.num_images:.1f} epochs); {every}",
         )
-        return "\n".join(lines)
+        return "\n".join(lines) + taught
 
     def overview(self) -> str:
         """A table of all parameters with their shapes."""
@@ -145,7 +148,8 @@ def make_setup(config: Config) -> Setup:
     rate = optimizer.learning_rate(config.optimizer, total, steps(config.optimizer.warmup, "config.optimizer.warmup"))
     tx = optimizer.make_optimizer(config.optimizer, rate, model)
     evaluate = make_evaluator(config, model, objective, mesh) if cadence.evaluate else None
-    setup = Setup(config, mesh, model, objective, data.contents, loader, rate, tx, cadence, sampling, evaluate)
+    teacher = read_teacher(config, model, objective)
+    setup = Setup(config, mesh, model, objective, data.contents, loader, rate, tx, teacher, cadence, sampling, evaluate)
     if config.spike_penalty and not _spikes(setup):
         raise InputError(f"config.spike_penalty: found {config.spike_penalty}, must be 0 for a network that does not spike")
     return setup

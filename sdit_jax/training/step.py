@@ -10,27 +10,18 @@ import optax
 from clu.metrics import Average
 from jax.sharding import Mesh
 
-from sdit_jax import images, sharding
+from sdit_jax import sharding
 from sdit_jax.analysis import operations
 from sdit_jax.config import Config
 from sdit_jax.diffusion.objective import Objective
-from sdit_jax.diffusion.process import add_noise
 from sdit_jax.layers.spiking import firing_rates
 from sdit_jax.models import Network
+from sdit_jax.training.distillation import Teacher
+from sdit_jax.training.examples import Examples, noised
 from sdit_jax.training.state import TrainState, create, ema_decay
 
 DROPOUT = 1  # Folded into the key of label dropout for the stream "dropout".
 Averages = dict[str, Average]
-
-
-class Examples(NamedTuple):
-    """A noised batch: clean images in [-1, 1], timesteps, noise, noised images, labels."""
-
-    x_0: jax.Array
-    t_B: jax.Array
-    noise: jax.Array
-    x_t: jax.Array
-    y_B: jax.Array
 
 
 class Pass(NamedTuple):
@@ -49,15 +40,6 @@ class Health(NamedTuple):
 
     terms: dict[str, jax.Array]
     bad_leaf: jax.Array
-
-
-def noised(objective: Objective, batch, key) -> Examples:
-    """Draws a timestep and noise for every uint8 image of a batch."""
-    key_t, key_noise = jax.random.split(key)
-    x_0 = images.from_uint8(batch["image"])
-    t_B = objective.timesteps(key_t, x_0.shape[:1])
-    noise = jax.random.normal(key_noise, x_0.shape)
-    return Examples(x_0, t_B, noise, add_noise(objective.schedule, x_0, t_B, noise), batch["label"])
 
 
 def loss_terms(
@@ -118,18 +100,20 @@ def gradients(
 
 def make_train_step(
     model: Network, objective: Objective, tx: optax.GradientTransformation, rate: optax.Schedule, config: Config, mesh: Mesh,
-    shapes: TrainState | None = None,
+    shapes: TrainState | None = None, teacher: Teacher | None = None,
 ) -> Callable[[TrainState, Averages, dict], tuple[TrainState, Averages, Health]]:  # fmt: skip
     """train_step(state, averages, batch) -> (state, averages, health), jitted; state and averages are donated.
 
     `averages` are the means of each step's scalars since they were last empty (see `empty_averages`); `shapes` are those of the
-    state, where they are known.
+    state, where they are known. With a `teacher`, its clean images are learned in place of those of the batch.
     """
 
     def train_step(state: TrainState, averages: Averages, batch):
         key_noise, key_labels = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
         examples = noised(objective, batch, key_noise)
         with sharding.on_mesh(mesh):
+            if teacher is not None:
+                examples = teacher.targets(model, objective, state.variables, examples)
             result, grads = gradients(
                 model, objective, state.variables, examples, key_labels, config.microbatches, config.spike_penalty
             )

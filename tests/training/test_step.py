@@ -16,8 +16,9 @@ from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.schedule import linear
 from sdit_jax.models import build, cast, initial_variables
 from sdit_jax.training import optimizer
+from sdit_jax.training.examples import noised
 from sdit_jax.training.state import create
-from sdit_jax.training.step import empty_averages, gradients, loss_terms, make_train_step, noised
+from sdit_jax.training.step import empty_averages, gradients, loss_terms, make_train_step
 
 FIELDS = {"image_size": 8, "patch_size": 2, "width": 16, "depth": 2, "normalized_currents": True, "label_dropout": 0.0}
 B, OBJECTIVE, KEY = 16, Objective(linear(1000)), jax.random.key(3)
