@@ -55,4 +55,4 @@ def train(config: str | ConfigDict, workdir: str | Path) -> Run:
     """
     from sdit_jax import api
 
-    return api.train(config, Path(workdir))
+    return api.train(config, workdir)

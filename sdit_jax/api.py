@@ -28,6 +28,7 @@ from sdit_jax.analysis.spikes import spikes
 from sdit_jax.config import Config
 from sdit_jax.data.datasets import Images
 from sdit_jax.errors import InputError
+from sdit_jax.files import as_path
 from sdit_jax.report.build import operations_of
 from sdit_jax.sampling import run as trained
 from sdit_jax.sampling.generate import example_labels
@@ -103,7 +104,7 @@ class Run(trained.Run):
         names = {field.name for field in dataclasses.fields(Scoring)}
         scoring = Scoring(**{name: value for name, value in how_and_scoring.items() if name in names})
         sampling = self.sampling(**{name: value for name, value in how_and_scoring.items() if name not in names})
-        return evaluate_run(self, Path(out), scoring, n=n, sampling=sampling, seed=seed, batch_size=batch_size)
+        return evaluate_run(self, as_path(out), scoring, n=n, sampling=sampling, seed=seed, batch_size=batch_size)
 
     def _own_images(self):
         """Samples of the network in place of real images."""
@@ -157,10 +158,10 @@ def configure(config: str, overrides: Mapping[str, Any]) -> Config:
     return changed
 
 
-def train(config: str | Config, workdir: Path) -> Run:
+def train(config: str | Config, workdir: str | Path) -> Run:
     """`sdit_jax.train`."""
     with _shown():
-        train_and_evaluate(configure(config, {}) if isinstance(config, str) else config, workdir)
+        train_and_evaluate(configure(config, {}) if isinstance(config, str) else config, as_path(workdir))
     return load(workdir)
 
 

@@ -27,6 +27,7 @@ from orbax.checkpoint.options import AsyncOptions
 
 from sdit_jax import hashes
 from sdit_jax.errors import InputError
+from sdit_jax.files import on_store
 
 # Status codes of tensorstore that say nothing about the file itself.
 TRANSIENT = re.compile(
@@ -76,7 +77,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, keep: int = 2, keep_every: int = 0):
-        self.folder = workdir.absolute() / "checkpoints"
+        self.folder = (workdir if on_store(workdir) else workdir.absolute()) / "checkpoints"
         self._unsealed = list[int]()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, keep_period=keep_every or None, create=True, enable_async_checkpointing=True,

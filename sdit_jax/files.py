@@ -1,6 +1,8 @@
-"""Folders, locks, atomic writes, the cache folder, and files of weights."""
+"""Paths on this machine and on a store, folders, locks, atomic writes, the cache folder, and files of weights."""
 
 import fcntl
+import hashlib
+import importlib.util
 import json
 import math
 import os
@@ -16,36 +18,78 @@ import numpy as np
 
 from sdit_jax.errors import InputError
 
+ADDRESS = re.compile(r"([A-Za-z][\w+.-]+):/+(.*)")
+
 
 def cache_dir() -> Path:
     """The folder of downloads, compiled programs and memoized arrays: $SDIT_JAX_CACHE, by default ~/.cache/sdit_jax."""
     return Path(os.environ.get("SDIT_JAX_CACHE") or "~/.cache/sdit_jax").expanduser()
 
 
-def make_folder(path: Path) -> None:
-    """Makes a folder unless it exists. Raises InputError where it cannot be written, and for an address such as gs://bucket."""
-    check_local(path, "folder")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise InputError(f"{path}: the folder cannot be written ({error.strerror})") from None
+def as_path(place: str | Path, field: str = "folder") -> Path:
+    """A path of this machine, or of a bucket for gs://BUCKET/FOLDER, the one kind of store that Orbax writes checkpoints to.
+
+    The latter is an `epath.Path`, which has the methods of a `Path` that this package uses. Raises InputError, with the name of
+    the field, for an address of another kind, and where the gcs extra is missing.
+    """
+    address = ADDRESS.match(str(place))
+    if address is None:
+        return Path(place)
+    scheme, name = address.groups()
+    if scheme != "gs" or not name:
+        raise InputError(f"{field}: found {str(place)!r}, must be a path or gs://BUCKET/FOLDER; mount other stores as folders")
+    if importlib.util.find_spec("gcsfs") is None:
+        raise InputError(f"{field}: found {str(place)!r}, which needs the gcs extra: pip install 'sdit_jax[gcs]'")
+    from etils import epath
+    from fsspec.config import conf
+
+    conf.setdefault("gcs", {})["use_listings_cache"] = False  # Tensorstore and other processes write there too.
+    path: Any = epath.Path(f"gs://{name}")
+    return path
 
 
-def check_local(path: str | Path, field: str) -> None:
+def on_store(path: Path) -> bool:
+    """Whether a path is one of a bucket."""
+    return "://" in str(path)
+
+
+def check_local(place: str | Path, field: str) -> None:
     """Raises InputError for an address such as gs://bucket/run, also where `Path` has dropped a slash of it."""
-    if re.match(r"[A-Za-z][\w+.-]+:/", str(path)):
-        raise InputError(f"{field}: found {str(path)!r}, must be a path; mount the bucket, see docs/clusters.md")
+    if ADDRESS.match(str(place)):
+        raise InputError(f"{field}: found {str(place)!r}, must be a path; mount the bucket, see docs/clusters.md")
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder unless it exists. Raises InputError where it cannot be written."""
+    probe = path / f".{uuid.uuid4().hex}"
+    try:
+        if not on_store(path):  # Folders there are parts of names, and gcsfs would make a bucket that is missing.
+            check_local(path, "folder")
+            path.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except InputError:
+        raise
+    except Exception as error:  # Those of a store are of many kinds.
+        raise InputError(f"{path}: the folder cannot be written ({_reason(error)})") from None
+
+
+def _reason(error):
+    return getattr(error, "strerror", None) or f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 @contextmanager
 def exclusive(folder: Path, does: str) -> Iterator[None]:
     """Locks a folder for this process. Raises InputError if another process has the lock; `does` is the verb of its message.
 
-    The operating system releases the lock when the process ends, also when it is killed.
+    The operating system releases the lock when the process ends, also when it is killed. A store has no such locks: there it
+    keeps out only the processes of this machine.
     """
-    with (folder / ".lock").open("w") as lock:
+    path = folder / ".lock"
+    if on_store(folder):
+        path = cache_dir() / "locks" / hashlib.sha256(str(folder).encode()).hexdigest()
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -55,7 +99,16 @@ def exclusive(folder: Path, does: str) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yields a temporary path to write to, and renames it to `path` at the end. After an error `path` is as it was before."""
+    """Yields a temporary path to write to, and renames it to `path` at the end. After an error `path` is as it was before.
+
+    The temporary path is one of this machine, from which an object is sent to a store at once: there it has all of its bytes
+    or does not exist.
+    """
+    if on_store(path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield (partial := Path(folder, path.name))
+            path.write_bytes(partial.read_bytes())
+        return
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         yield partial
@@ -64,13 +117,25 @@ def atomic_write(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def local_copy(path: Path) -> Iterator[Path]:
+    """Yields the path itself, or for one of a store that of a temporary copy, for readers that take no other file."""
+    if not on_store(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, path.name)
+        copy.write_bytes(path.read_bytes())
+        yield copy
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically. Raises InputError where the file cannot be written."""
     try:
         with atomic_write(path) as partial:
             partial.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        raise InputError(f"{path}: cannot be written ({_reason(error)})") from None
 
 
 def write_json(path: Path, value: Any) -> None:

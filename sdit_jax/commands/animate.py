@@ -9,11 +9,9 @@ network sees, the image that it predicts, and the spikes of some layers in its p
 some neurons of its token.
 """
 
-from pathlib import Path
-
 from absl import flags
 
-from sdit_jax import config
+from sdit_jax import config, files
 from sdit_jax.analysis.spikes import film
 from sdit_jax.commands.drawing import define_flags
 from sdit_jax.errors import InputError
@@ -32,7 +30,7 @@ REQUIRED = ("workdir", "out")
 
 
 def main() -> None:
-    out = Path(OUT.value)
+    out = files.as_path(OUT.value)
     if out.suffix not in (".gif", ".png") or not out.parent.is_dir():
         raise InputError(f"--out: found {out}, must be a .gif or .png in a folder that exists")
     run = open_run(WORKDIR.value, WEIGHTS.value, STEP.value, prefix="--")

@@ -18,7 +18,6 @@ startup: time from the train command to its first step, without and with the com
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -46,7 +45,7 @@ def main() -> None:
     for name in WHAT.value or [""]:
         if name not in BENCHMARKS:
             raise InputError(f"--what: found {name!r}, allowed are {', '.join(BENCHMARKS)}")
-    out = Path(OUT.value)
+    out = files.as_path(OUT.value)
     if out.is_dir() or not out.parent.is_dir():
         raise InputError(f"--out: found {out}, must be a file in a folder that exists")
     jax.config.update("jax_enable_compilation_cache", False)  # To measure the compile time of a first run.

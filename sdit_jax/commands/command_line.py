@@ -24,7 +24,7 @@ from absl import app, flags
 
 from sdit_jax import memory
 from sdit_jax.errors import InputError, Stopped, TrainingFailed
-from sdit_jax.files import cache_dir, check_local
+from sdit_jax.files import as_path, cache_dir
 from sdit_jax.sharding.processes import STOPPED
 from sdit_jax.training.progress import LEFT_BEHIND
 
@@ -34,7 +34,7 @@ VERBS = (
 )  # fmt: skip
 HELP = ("--help", "-help", "-h", "--helpfull", "help")
 CONFIG_FLAGS = ("--config", "-config")
-PATHS = ("workdir", "out", "samples", "beside", "checkpoint", "results")  # Flags that take paths, where a verb has them.
+PATHS = ("workdir", "out", "samples", "beside", "results")  # Flags that take paths, also of a bucket, where a verb has them.
 
 
 def main() -> None:
@@ -93,7 +93,9 @@ def _main(command, arguments):
         _fail("interrupted", 130)
     except OSError as error:  # No space, no permission, no network: what a file system or a server said.
         _fail(f"{error.filename or type(error).__name__}: {error.strerror or error}", 2)
-    except Exception:
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] in ("gcsfs", "google"):  # No credentials for a bucket, or not enough.
+            _fail(f"{type(error).__name__}: {error}", 2)
         if _has_device():
             raise
         _fail(f"JAX_PLATFORMS: found {os.environ['JAX_PLATFORMS']!r}, for which JAX finds no device here", 2)
@@ -126,7 +128,7 @@ def _parse(argv, command):
             if not flags.FLAGS[name].present or (name != "config" and not flags.FLAGS[name].value):
                 raise InputError(f"--{name}: missing; see --help")
         for name in PATHS:
-            check_local((name in flags.FLAGS and flags.FLAGS[name].value) or "", f"--{name}")
+            as_path((name in flags.FLAGS and flags.FLAGS[name].value) or "", f"--{name}")
         return rest
     except Exception as error:  # A configuration file is Python and may raise anything.
         message = (str(error).splitlines() or [""])[-1].removeprefix("sdit_jax.errors.InputError: ")

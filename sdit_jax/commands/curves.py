@@ -7,8 +7,6 @@ metrics.jsonl; the name of an evaluated number (of averaged weights if there are
 layers are averaged. Writes curves.png and curves.json, and prints the last values as a table.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from sdit_jax import files
@@ -21,7 +19,7 @@ ARGUMENT = "folder of runs"
 
 
 def main(folder: str) -> None:
-    found, out = read_curves(Path(folder), SCALARS.value, "--scalars"), Path(OUT.value)
+    found, out = read_curves(files.as_path(folder), SCALARS.value, "--scalars"), files.as_path(OUT.value)
     files.make_folder(out)
     draw(found, out / "curves.png")
     files.write_json(out / "curves.json", to_json(found))

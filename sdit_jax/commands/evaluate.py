@@ -13,13 +13,13 @@ features of a small classifier, shipped for some data sets; fid needs the weight
 """
 
 import re
-from pathlib import Path
 
 from absl import flags
 
 from sdit_jax import config
 from sdit_jax.commands.drawing import define_flags
 from sdit_jax.errors import InputError
+from sdit_jax.files import as_path
 from sdit_jax.metrics.features import DISTANCES
 from sdit_jax.sampling.run import open_run
 from sdit_jax.sampling.samples import read_samples
@@ -58,18 +58,19 @@ def main() -> None:
 
 def _of_run(scoring):
     run = open_run(WORKDIR.value, WEIGHTS.value, STEP.value, prefix="--")
-    if not (OUT.value or Path(WORKDIR.value).is_dir()):
+    if not (OUT.value or as_path(WORKDIR.value).is_dir()):
         raise InputError(f"--out: missing; {WORKDIR.value} is not a run folder to write into")
     sampling = SAMPLING(run)
     against = f"_against_{_plain(REFERENCE.value)}" if REFERENCE.value not in ("", run.config.data.name) else ""
     how = f"{sampling.name}_n{N.value}_seed{SEED.value}{against}"
-    out = Path(OUT.value or Path(WORKDIR.value, "evaluation", f"step{run.step}_{run.weights}_{how}"))
+    out = as_path(OUT.value or as_path(WORKDIR.value) / "evaluation" / f"step{run.step}_{run.weights}_{how}")
     return evaluate_run(run, out, scoring, n=N.value, sampling=sampling, seed=SEED.value, batch_size=BATCH_SIZE.value)
 
 
 def _of_file(scoring):
-    samples, file = read_samples(Path(SAMPLES.value)), Path(SAMPLES.value)
-    out = Path(OUT.value or file.with_name(f"{file.stem}_against_{_plain(REFERENCE.value)}"))
+    file = as_path(SAMPLES.value)
+    samples = read_samples(file)
+    out = as_path(OUT.value or file.with_name(f"{file.stem}_against_{_plain(REFERENCE.value)}"))
     return evaluate_samples(samples, out, scoring, name=SAMPLES.value)
 
 

@@ -9,7 +9,6 @@ contain no path of this machine. An existing file is replaced.
 """
 
 import logging
-from pathlib import Path
 
 from absl import flags
 
@@ -27,14 +26,12 @@ REQUIRED = ("workdir", "out")
 
 
 def main() -> None:
-    out = Path(OUT.value)
+    out = files.as_path(OUT.value)
     if out.suffix != weights.SUFFIX or out.is_dir():
         raise InputError(f"--out: found {out}, must be a {weights.SUFFIX} file")
     run = open_run(WORKDIR.value, WEIGHTS.value, STEP.value, prefix="--")
     files.make_folder(out.parent)
-    weights.write(
-        out, run.config, run.variables, weights=run.weights, step=run.step, dtype=DTYPE.value, few_calls=run.few_calls,
-        field="--dtype",
-    )  # fmt: skip
-    logging.getLogger("sdit_jax").info("%s, %s bytes", run.describe_weights, f"{out.stat().st_size:,}")
+    fields = {"weights": run.weights, "step": run.step, "dtype": DTYPE.value, "field": "--dtype", "few_calls": run.few_calls}
+    written = weights.write(out, run.config, run.variables, **fields)
+    logging.getLogger("sdit_jax").info("%s, %s bytes", run.describe_weights, f"{len(written):,}")
     print(out)

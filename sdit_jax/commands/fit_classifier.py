@@ -16,6 +16,7 @@ from absl import flags
 
 from sdit_jax.data import sources
 from sdit_jax.errors import InputError, data_fields_named
+from sdit_jax.files import check_local
 from sdit_jax.metrics.features import classifier
 from sdit_jax.metrics.features.fitting import fit_classifier
 
@@ -31,6 +32,7 @@ REQUIRED = ("data", "out")
 
 
 def main() -> None:
+    check_local(OUT.value, "--out")
     out = Path(OUT.value)
     if out.suffix != ".npz" or not out.parent.is_dir():
         raise InputError(f"--out: found {out}, must be a .npz file in a folder that exists")

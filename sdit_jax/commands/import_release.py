@@ -7,8 +7,6 @@ Sizes are those of the checkpoint's arrays. The number of spiking steps, tau, th
 not contain, are the release's. Reading .pt files needs the torch extra: pip install 'sdit_jax[torch]'
 """
 
-from pathlib import Path
-
 import jax.numpy as jnp
 from absl import flags
 
@@ -24,7 +22,8 @@ REQUIRED = ("checkpoint", "workdir")
 
 
 def main() -> None:
-    workdir = Path(WORKDIR.value)
+    files.check_local(CHECKPOINT.value, "--checkpoint")
+    workdir = files.as_path(WORKDIR.value)
     model_config, params = release.load(CHECKPOINT.value)
     if (workdir / "config.json").exists() or (workdir / "checkpoints").exists():
         raise InputError(f"--workdir: {workdir} already holds a run; name a new folder")

@@ -10,8 +10,6 @@ the configuration is set with --config.FIELD=VALUE; the mesh is config.mesh. Rat
 programs are assumed to reach a fixed share. sdit_jax/planner documents the model, docs/plan.md how far it has been checked.
 """
 
-from pathlib import Path
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -34,7 +32,7 @@ def main() -> None:
     for name, value, least in (("devices", DEVICES.value, 1), ("slices", SLICES.value, 0)):
         if value < least:
             raise InputError(f"--{name}: found {value}, must be at least {least}")
-    out = Path(OUT.value)
+    out = files.as_path(OUT.value)
     if OUT.value and (out.is_dir() or not out.parent.is_dir()):
         raise InputError(f"--out: found {out}, must be a file in a folder that exists")
     chip = chips.find(CHIP.value, "--chip")

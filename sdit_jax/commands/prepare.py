@@ -14,6 +14,7 @@ from absl import flags
 from sdit_jax.data.sources.prepared import default_root
 from sdit_jax.data.sources.preparing import DATA_SETS, is_prepared, prepare
 from sdit_jax.errors import InputError
+from sdit_jax.files import check_local
 
 ARCHIVES = flags.DEFINE_string(
     "archives", "", "Folder of the original archives; by default they are downloaded into the cache."
@@ -25,6 +26,7 @@ ARGUMENT = "data set"
 def main(name: str) -> None:
     if name not in DATA_SETS:
         raise InputError(f"data set: found {name!r}, allowed are {', '.join(DATA_SETS)}")
+    check_local(OUT.value, "--out")
     out = Path(OUT.value).expanduser() if OUT.value else default_root()
     already = is_prepared(name, out)
     folder = prepare(name, Path(ARCHIVES.value).expanduser() if ARCHIVES.value else None, out, "--archives")

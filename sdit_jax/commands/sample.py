@@ -11,7 +11,6 @@ folder are kept unless --overwrite is given.
 """
 
 import logging
-from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -41,11 +40,11 @@ REQUIRED = ("workdir", "out")
 
 
 def main() -> None:
-    out = Path(OUT.value)
+    out = files.as_path(OUT.value)
     run = open_run(WORKDIR.value, WEIGHTS.value, STEP.value, prefix="--")
     sampling = SAMPLING(run)
     labels = parse_labels(LABELS.value, N.value, run.model.num_classes)
-    others = arrays.read(Path(BESIDE.value)).images if BESIDE.value else None
+    others = arrays.read(files.as_path(BESIDE.value)).images if BESIDE.value else None
     protocol = sampling_protocol(
         run, n=N.value, sampling=sampling, seed=SEED.value,
         labels=conditioning_labels(run.model, sampling.guidance, ",".join(LABELS.value) or IN_TURN),

@@ -7,8 +7,6 @@ term in the spiking steps if they vary, with intervals by a bootstrap over runs.
 best size at that budget. Writes scaling.json, scaling.md, scaling.png and runs.csv; they name what could not be fitted.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from sdit_jax import files
@@ -29,8 +27,8 @@ ARGUMENT = "folder of runs"
 
 
 def main(folder: str) -> None:
-    collected = collect(Path(folder), LOSS.value, KEEP_UNFINISHED.value)
-    out = Path(OUT.value)
+    collected = collect(files.as_path(folder), LOSS.value, KEEP_UNFINISHED.value)
+    out = files.as_path(OUT.value)
     files.make_folder(out)
     analysis = analyse(collected, RESAMPLES.value, SEED.value)
     text = tables.to_markdown(analysis)

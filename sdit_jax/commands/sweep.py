@@ -33,12 +33,12 @@ def main() -> None:
     index = INDEX.value
     if LIST.value + RUN.value + (index is not None) + bool(RESULTS.value) != 1:
         raise InputError("--list, --index, --run, --results: set exactly one of them")
-    flag, workdir = flags.FLAGS["config"], Path(WORKDIR.value)
+    flag, workdir = flags.FLAGS["config"], files.as_path(WORKDIR.value)
     runs = read_sweep(config_flags.get_config_filename(flag), CONFIG.value, config_flags.get_override_values(flag))
     if LIST.value:
         print(*(f"{run.index} {run.name}" for run in runs), sep="\n")
     elif RESULTS.value:
-        _write_results(results(runs, workdir), Path(RESULTS.value))
+        _write_results(results(runs, workdir), files.as_path(RESULTS.value))
     elif RUN.value:
         if failed := train_all(runs, workdir):
             messages = "; ".join(f"{name}: {error}" for name, error in failed.items())

@@ -10,11 +10,10 @@ To train one network with many processes, run the same command on every host of 
 --coordinator=HOST:PORT --processes=N --process=I. Exit code 75: stopped and saved before the end, rerun to resume.
 """
 
-from pathlib import Path
-
 from absl import flags
 from ml_collections import config_flags
 
+from sdit_jax import files
 from sdit_jax.errors import InputError
 from sdit_jax.sampling import weights
 from sdit_jax.sharding import processes
@@ -33,4 +32,4 @@ def main() -> None:
     if weights.find(WORKDIR.value):
         raise InputError(f"--workdir: found {WORKDIR.value!r}, a file of weights; must be a run folder")
     processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, prefix="--")
-    train_and_evaluate(CONFIG.value, Path(WORKDIR.value), dry_run=DRY_RUN.value)
+    train_and_evaluate(CONFIG.value, files.as_path(WORKDIR.value), dry_run=DRY_RUN.value)

@@ -10,13 +10,13 @@ holds the weights too. The network is not trained. Other numbers of calls that w
 """
 
 import logging
-from pathlib import Path
 
 from absl import flags
 
 from sdit_jax import config
 from sdit_jax.commands.drawing import integers
 from sdit_jax.errors import InputError, data_fields_named
+from sdit_jax.files import as_path
 from sdit_jax.metrics.features import DISTANCES, make_extractor
 from sdit_jax.metrics.reference import check_comparable, load_references, make_reference
 from sdit_jax.sampling import few_calls, weights
@@ -49,7 +49,7 @@ def main() -> None:
     for number in calls:
         if not 1 <= number <= MOST:
             raise InputError(f"--calls: found {number}, allowed are 1..{MOST}")
-    folder, out = Path(WORKDIR.value), Path(OUT.value)
+    folder, out = as_path(WORKDIR.value), as_path(OUT.value)
     if not OUT.value and not folder.is_dir():
         raise InputError(f"--out: missing; {WORKDIR.value} is not a run folder to write into")
     if OUT.value and (out.suffix != weights.SUFFIX or not out.parent.is_dir()):

@@ -1,5 +1,6 @@
 """Images from trained weights: network, guidance and sampler as one compiled program, batches split over the devices."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,7 +93,7 @@ def generate(
 
 def _read(path, batch_size):
     try:
-        batch = np.load(path) if path and path.exists() else None
+        batch = np.load(io.BytesIO(path.read_bytes())) if path and path.exists() else None
         return batch if batch is not None and len(batch) == batch_size and batch.dtype == np.uint8 else None
     except (ValueError, OSError, EOFError):  # Cut short: it is drawn again.
         return None

@@ -14,6 +14,7 @@ from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import Config
 from sdit_jax.diffusion.objective import Objective, make_objective
 from sdit_jax.errors import InputError
+from sdit_jax.files import as_path
 from sdit_jax.models import Network, build, initial_variables
 from sdit_jax.sampling import few_calls
 from sdit_jax.sampling import weights as files
@@ -97,7 +98,7 @@ def open_run(place: str | Path, weights: str | None = None, step: int | None = N
     checkpoint, for a file that is missing, damaged, or does not fit its network, and for weights that the place does not hold.
     """
     file = files.find(place)
-    found = files.read(file, weights, step, prefix) if file else _read_folder(Path(place), weights, step, prefix)
+    found = files.read(file, weights, step, prefix) if file else _read_folder(as_path(place), weights, step, prefix)
     model, objective = build(found.config.model), make_objective(found.config.diffusion)
     for sampling in found.few_calls.values():
         sampling.check(model, objective, f"{place}: few_calls ")

@@ -4,11 +4,11 @@ import dataclasses
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 
 from sdit_jax import images
 from sdit_jax.data.sources import arrays
@@ -53,7 +53,7 @@ def draw(run: Run, out: Path, *, n: int, sampling: Sampling, seed: int, batch_si
     sampler = make_sampler(run.model, run.objective, sampling)
     drawn = generate(sampler, run.variables, labels, seed=seed, batch_size=batch_size, progress=progress, parts=parts)
     images.save_npz(path, drawn, labels, protocol)
-    shutil.rmtree(parts)
+    epath.Path(parts).rmtree()
     return Samples(drawn, known, protocol)
 
 
@@ -70,7 +70,7 @@ def read_samples(path: Path) -> Samples:
     """The samples in a file, with the protocol stored in it; without one the protocol has "made": "unknown, ..."."""
     found = arrays.read(path)
     stored = images.load_protocol(path)
-    with np.load(path) as file:
+    with path.open("rb") as stream, np.load(stream) as file:
         labelled = "labels" in file.files and (stored or {}).get("labels") != "none"
     protocol = stored or {"sampler": None, "made": "unknown, the file does not say"}
     protocol |= {"samples": str(path), "samples_sha256": found.fingerprint, "n": len(found)}

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from orbax.checkpoint.utils import checkpoint_steps
 from PIL import Image
 
 from sdit_jax import config as fields
 from sdit_jax import hashes
 from sdit_jax.errors import InputError
+from sdit_jax.files import as_path
 from sdit_jax.sampling import weights
 
 
@@ -41,7 +43,7 @@ def verify(place: str | Path) -> Verified:
     if file:
         finding = _weights(file)
         return Verified([finding], "can be sampled and evaluated" if finding.sound else "cannot be used")
-    workdir = Path(place)
+    workdir = as_path(place)
     if not (workdir / "config.json").is_file():
         raise InputError(f"{place}: not a run folder, it holds no config.json")
     config, steps = _config(workdir), dict(_checkpoints(workdir / "checkpoints"))
@@ -69,8 +71,7 @@ def _config(workdir):
 
 def _checkpoints(folder: Path) -> Iterator[tuple[int, Finding]]:
     """Of all complete checkpoints, by their steps."""
-    steps = (int(path.name) for path in folder.glob("*") if path.name.isdigit() and path.is_dir())
-    for step in sorted(steps):
+    for step in sorted(checkpoint_steps(folder)) if folder.is_dir() else ():
         try:
             hashed = hashes.check(folder / str(step))
         except (hashes.Damaged, OSError) as error:
@@ -102,7 +103,7 @@ def _pictures(workdir):
     for path in sorted(workdir.glob("samples/*.png")):
         part = str(path.relative_to(workdir))
         try:
-            with Image.open(path) as picture:
+            with path.open("rb") as file, Image.open(file) as picture:
                 picture.load()
         except Exception:  # Pillow raises many kinds.
             yield Finding(part, "damaged", False)

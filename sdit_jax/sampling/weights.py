@@ -31,7 +31,7 @@ from sdit_jax import config as fields
 from sdit_jax.config import Config
 from sdit_jax.data.sources import without_place
 from sdit_jax.errors import InputError
-from sdit_jax.files import atomic_write
+from sdit_jax.files import as_path, atomic_write, local_copy
 from sdit_jax.models import build, initial_variables
 from sdit_jax.sampling import few_calls as few
 from sdit_jax.sampling.how import Sampling
@@ -50,7 +50,7 @@ def find(place: str | Path) -> Path | None:
     """
     kind, colon, name = str(place).partition(":")
     if kind + colon != "pretrained:":
-        return Path(place) if str(place).endswith(SUFFIX) else None
+        return as_path(place) if str(place).endswith(SUFFIX) else None
     shipped = sorted(path.stem for path in PRETRAINED.glob(f"*{SUFFIX}"))
     if name not in shipped:
         allowed = ", ".join(f"pretrained:{name}" for name in shipped)
@@ -70,8 +70,8 @@ def portable(config: Config) -> Config:
 def write(
     path: Path, config: Config, variables: Any, *, weights: str, step: int, dtype: str,
     few_calls: Mapping[int, Sampling] | None = None, field: str = "dtype",
-) -> None:  # fmt: skip
-    """Writes weights rounded to one of DTYPES, atomically; the same weights give the same bytes.
+) -> bytes:  # fmt: skip
+    """Writes weights rounded to one of DTYPES, atomically, and returns the bytes written; the same weights give the same ones.
 
     Raises InputError, with `field` as the name of `dtype`, for a number that is not finite in that type.
     """
@@ -80,9 +80,10 @@ def write(
     header = {"config": text, "format": FORMAT, "step": str(step), "weights": weights}
     if few_calls:
         header["few_calls"] = few.to_json(few_calls)
-    file = save(arrays, header | {"sha256": _sha256(header, arrays)})
+    file = _in_order(save(arrays, header | {"sha256": _sha256(header, arrays)}))
     with atomic_write(path) as partial:
-        partial.write_bytes(_in_order(file))
+        partial.write_bytes(file)
+    return file
 
 
 def flat(variables: Any) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def read(path: Path, weights: str | None = None, step: int | None = None, prefix
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        with safe_open(path, "np") as file:
+        with local_copy(path) as local, safe_open(local, "np") as file:
             header, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # The library raises many kinds, for a damaged file and for types that numpy does not have.
         raise InputError(f"{path}: damaged or not safetensors ({error})") from None

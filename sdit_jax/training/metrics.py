@@ -5,6 +5,7 @@ The method names are those of clu's metric writers, which need TensorFlow (clu 0
 
 import json
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from sdit_jax.files import write_text
+from sdit_jax.files import on_store, write_text
 
 
 class MetricWriter:
     """Writes scalars, images, evaluations and hyperparameters.
 
-    Opening it at step s drops the records of later steps: a run that resumes from s writes them again.
+    Opening it at step s drops the records of later steps: a run that resumes from s writes them again. Objects of a store
+    cannot grow: there `metrics.jsonl` and the events grow on this machine, and each flush sends all of them.
     """
 
     def __init__(self, workdir: Path, step: int):
@@ -26,8 +28,14 @@ class MetricWriter:
         for path in (self.path, self.evaluations):
             if path.exists():
                 write_text(path, "".join(line for at, line in _complete_lines(path) if at <= step))
-        self.lines = self.path.open("a")
-        self.events = _summary_writer()(str(workdir), purge_step=step + 1 if step else None)
+        self.workdir = self.growing = workdir
+        if on_store(workdir):
+            self.temporary = tempfile.TemporaryDirectory()
+            self.growing = Path(self.temporary.name)
+            if self.path.exists():
+                (self.growing / self.path.name).write_bytes(self.path.read_bytes())
+        self.lines = (self.growing / self.path.name).open("a")
+        self.events = _summary_writer()(str(self.growing), purge_step=step + 1 if step else None)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         values = {name: float(value) for name, value in scalars.items()}
@@ -52,10 +60,18 @@ class MetricWriter:
     def flush(self) -> None:
         self.lines.flush()
         self.events.flush()
+        self._send()
 
     def close(self) -> None:
         self.lines.close()
         self.events.close()
+        self._send()
+        if self.growing != self.workdir:
+            self.temporary.cleanup()
+
+    def _send(self):
+        for path in self.growing.iterdir() if self.growing != self.workdir else ():
+            (self.workdir / path.name).write_bytes(path.read_bytes())
 
 
 class NoWriter(MetricWriter):
@@ -116,7 +132,7 @@ def _summary_writer():
 
 def _complete_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(step, line) of the lines that are JSON with a step; a crash may cut the last one short or damage others."""
-    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.is_file() else []
+    lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True) if path.is_file() else []
     for line in lines:
         with suppress(ValueError, TypeError, KeyError):
             if line.endswith("\n"):

@@ -71,19 +71,35 @@ def test_an_error_in_a_field_of_the_data_names_the_flag_that_holds_it(name, spli
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    "arguments, field",
     [
-        ("train", "--config=digits:tiny", "--workdir=gs://bucket/run"),
-        ("sample", "--workdir=gs://bucket/run", "--out=samples"),
-        ("sample", "--workdir=pretrained:mnist", "--out=s3://bucket/samples"),
-        ("export", "--workdir=pretrained:mnist", "--out=gs://bucket/mnist.safetensors"),
+        (("train", "--config=digits:tiny", "--workdir=s3://bucket/run"), "--workdir"),
+        (("sample", "--workdir=pretrained:mnist", "--out=s3://bucket/samples"), "--out"),
+        (("verify", "s3://bucket/run"), "folder"),
+        (("prepare", "mnist", "--out=gs://bucket/data"), "--out"),
+        (("import_release", "--checkpoint=gs://bucket/release.pt", "--workdir=run"), "--checkpoint"),
+        (("fit_classifier", "--data=digits", "--out=gs://bucket/digits.npz"), "--out"),
     ],
 )
-def test_an_address_in_place_of_a_path_is_refused(small, tmp_path, arguments):
-    done = small.run(*arguments, preset=False)
+def test_an_address_where_nothing_can_be_is_refused(small, tmp_path, arguments, field):
+    done = small.run(*arguments, preset=False, folder=tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert re.match(r"error: --(workdir|out): found '(gs|s3)://bucket/.*', must be a path; mount the bucket", done.stderr)
-    assert not (small.root / "gs:").exists() and not (small.root / "s3:").exists()
+    assert re.match(rf"error: {field}: found '(gs|s3)://bucket/.*', must be a path", done.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name, place", [("folder", "gs://b/pictures"), ("tfds:mnist", "gs://b/data"), ("mnist", "s3://b/mnist")]
+)
+def test_data_that_cannot_be_read_from_there_are_refused(name, place):
+    with pytest.raises(InputError, match=f"^config.data.dir: found '{place}', must be a path"):
+        sources.open_source(name, "train", place)
+
+
+def test_without_the_extra_it_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"^--out: found 'gs://b/x', which needs the gcs extra: pip install 'sdit_jax\[gcs\]'"):
+        files.as_path("gs://b/x", "--out")
 
 
 def test_an_address_is_refused_from_python_too(tmp_path, monkeypatch):

@@ -82,7 +82,7 @@ MISTAKES = [
     (f"{SAMPLE}pretrained:mnits", "pretrained:mnits: not shipped"),
     (f"{SAMPLE}gone.safetensors", "gone.safetensors: no such file"),
     (f"{SAMPLE}text.safetensors", "text.safetensors: damaged"),
-    (f"{SAMPLE}gs://bucket/run", "--workdir: found 'gs://bucket/run', must be a path"),
+    (f"{SAMPLE}s3://bucket/run", "--workdir: found 's3://bucket/run', must be a path"),
     (f"{SAMPLE}{WEIGHTS} --labels=x", "--labels: found 'x'"),
     (f"{SAMPLE}{WEIGHTS} --labels=10", "--labels: found '10'"),
     (f"{SAMPLE}{WEIGHTS} --n=abc", "--n: found 'abc', must be an integer"),

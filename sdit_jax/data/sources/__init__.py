@@ -20,6 +20,7 @@ from sdit_jax.data.datasets import Examples, Images
 from sdit_jax.data.decoded import decoded
 from sdit_jax.data.sources import arrays, folder, originals, prepared
 from sdit_jax.errors import InputError, NoSuchSplit
+from sdit_jax.files import as_path, check_local
 
 
 def open_source(name: str, split: str, directory: str | Path) -> Images | Examples:
@@ -71,10 +72,12 @@ def _original(read, name, split, rest, directory):
 def _tfds(name, split, rest, directory):
     if not rest:
         raise InputError(f"config.data.name: found {name!r}, must be tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:VERSION")
+    _check_local("", directory)
     return prepared.Prepared(rest, split, directory)
 
 
 def _folder(name, split, rest, directory):
+    _check_local(rest, directory)
     return folder.Folder(_place(name, rest, directory, "of pictures"), split)
 
 
@@ -83,7 +86,7 @@ def _npz(name, split, rest, directory):
         raise NoSuchSplit(f"config.data.split: found {split!r}, {name} has train")
     if not (rest or directory):
         raise InputError("config.data.dir: empty; set it to the .npz file, or name that as npz:FILE")
-    return arrays.read(Path(rest or directory))
+    return arrays.read(as_path(rest or directory, f"config.data.{'name' if rest else 'dir'}"))
 
 
 def _check_split(name, split):
@@ -91,14 +94,20 @@ def _check_split(name, split):
         raise NoSuchSplit(f"config.data.split: found {split!r}, {name} has {', '.join(originals.SPLITS)}")
 
 
+def _check_local(rest, directory):
+    """Raises InputError for a place in a bucket: these data are read piece by piece while training runs."""
+    check_local(rest or directory, f"config.data.{'name' if rest else 'dir'}")
+
+
 def _place(name, rest, directory, what):
     """The folder in a source's name, else the directory. Raises InputError where it is not a folder."""
     field, found = ("name", rest) if rest else ("dir", directory)
     if not found:
         raise InputError(f"config.data.dir: empty; set it to the folder {what}")
-    if not Path(found).is_dir():
+    path = as_path(found, f"config.data.{field}")
+    if not path.is_dir():
         raise InputError(f"config.data.{field}: found {name if rest else found!r}, which is not a folder")
-    return Path(found)
+    return path
 
 
 # (whole name, split, text after the colon, directory) -> data set.

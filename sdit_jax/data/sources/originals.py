@@ -68,9 +68,10 @@ def cifar10(split: str, directory: Path) -> Images:
         path = directory / name
         if not path.is_file():
             raise InputError(f"{path}: no such file")
-        if path.stat().st_size != size:
-            raise InputError(f"{path}: found {path.stat().st_size:,} bytes, expected {size:,}")
-        records = np.fromfile(path, np.uint8).reshape(CIFAR_IMAGES, CIFAR_RECORD)
+        raw = path.read_bytes()
+        if len(raw) != size:
+            raise InputError(f"{path}: found {len(raw):,} bytes, expected {size:,}")
+        records = np.frombuffer(raw, np.uint8).reshape(CIFAR_IMAGES, CIFAR_RECORD)
         batches.append(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         labels.append(checked_labels(records[:, 0], path, 10))
     return Images(np.concatenate(batches), np.concatenate(labels))
