@@ -7,8 +7,8 @@ from typing import NamedTuple
 class Due(NamedTuple):
     """What is due after a step, in the order in which it is done.
 
-    A state is saved before it is drawn and evaluated, which may take long. If that is cut short, the rerun resumes from the
-    saved step and first makes what is missing of its picture and evaluation.
+    A state is saved before it is evaluated, which may take long. If that is cut short, the rerun resumes from the saved step
+    and first makes what is missing of its picture and evaluation.
     """
 
     log: bool
@@ -34,11 +34,12 @@ class Cadence:
     def due(self, step: int, stopping: bool = False) -> Due:
         """What is due after a step from 1 on. A run that is asked to stop logs and saves, and leaves the rest to the rerun."""
         last = step == self.total
+        evaluate = self.evaluate > 0 and (last or _is_multiple(step, self.evaluate))
         return Due(
             log=last or stopping or _is_multiple(step, self.log),
-            save=last or stopping or _is_multiple(step, self.save),
+            save=last or stopping or evaluate or _is_multiple(step, self.save),
             draw=not stopping and (last or _is_multiple(step, self.draw)),
-            evaluate=not stopping and self.evaluate > 0 and (last or _is_multiple(step, self.evaluate)),
+            evaluate=not stopping and evaluate,
         )
 
 

@@ -73,7 +73,8 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
         if any(overdue):
             _raise_if_stopped(stop, start)
             log.info("making the picture or evaluation that is missing of step %d", start)
-            outputs.make(state, overdue)
+            stop.interrupting(lambda: outputs.make(state, overdue))
+            _raise_if_stopped(stop, start)
         if start < total:
             log.info("starting at step %d: compiling", start)
             program = stop.interrupting(lambda: _compile(setup, state))
@@ -150,7 +151,10 @@ def _run(
             raise Stopped(f"stopped: saved step {step} of {total}; rerun to resume")
         if due.draw or due.evaluate:
             with progress.paused():
-                outputs.make(state, due)
+                stop.interrupting(lambda state=state, due=due: outputs.make(state, due))
+            if stop:
+                checkpoints.save(state)
+                raise Stopped(f"stopped: saved step {step} of {total}; rerun to resume")
     return state
 
 

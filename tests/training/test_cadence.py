@@ -4,15 +4,15 @@ import pytest
 
 from sdit_jax.training.cadence import Cadence, Due
 
-OFTEN = Cadence(total=12, log=2, save=3, draw=4, evaluate=6)
+OFTEN = Cadence(total=12, log=2, save=5, draw=4, evaluate=6)
 NEVER = Cadence(total=12, log=0, save=0, draw=0, evaluate=0)
 # (cadence, step, a stop is asked for) -> what is due.
 TABLE = [
     (OFTEN, 1, False, ""),
     (OFTEN, 2, False, "log"),
-    (OFTEN, 3, False, "save"),
     (OFTEN, 4, False, "log draw"),
-    (OFTEN, 6, False, "log save evaluate"),
+    (OFTEN, 5, False, "save"),
+    (OFTEN, 6, False, "log save evaluate"),  # Saved first: an evaluation may take long.
     (OFTEN, 8, False, "log draw"),
     (OFTEN, 12, False, "log save draw evaluate"),
     (OFTEN, 1, True, "log save"),

@@ -247,6 +247,24 @@ def test_a_run_killed_while_it_draws_its_last_picture_is_completed_by_the_rerun(
     assert "nothing to do" in small.run("train", f"--workdir={workdir}").stderr
 
 
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, STOPPED), (signal.SIGKILL, -signal.SIGKILL)], ids=["term", "kill"])
+def test_a_stop_in_a_long_evaluation_loses_no_step(small, tmp_path, number, code):
+    """The state is saved before, whatever the interval of checkpoints, and SIGTERM does not wait for the evaluation to end."""
+    workdir, flags = tmp_path / "run", ("--config.duration=5 steps", "--config.checkpoint.every=never")
+    flags += (f"--workdir={workdir}", "--config.evaluation.every=3 steps", "--config.evaluation.n=20000")
+    process = subprocess.Popen(
+        small.command("train", *flags, "--config.evaluation.steps=1000"), cwd=small.root, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: (workdir / "checkpoints" / "3").is_dir(), process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code and ("saved step 3 of 5" in errors) == (code == STOPPED), errors
+    assert not (workdir / "evaluation.jsonl").exists()
+    done = small.run("train", *flags, "--config.evaluation.names=loss")
+    assert done.returncode == 0 and "missing of step 3" in done.stderr and "starting at step 3" in done.stderr, done.stderr
+    assert outputs(workdir) == ([5], both(3, 5)[1])
+
+
 def test_an_evaluation_that_was_cut_short_is_done_again_as_a_whole(small, tmp_path, monkeypatch):
     config = small.config(**OFTEN | {"evaluation__every": "4 steps", "samples__every": "never"})
     kinds = []
