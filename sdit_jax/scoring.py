@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from sdit_jax import files, images
 from sdit_jax.data.datasets import Images
 from sdit_jax.errors import InputError, data_fields_named
 from sdit_jax.metrics.evaluate import Evaluation, evaluate
 from sdit_jax.metrics.features import DISTANCES, classifier_of, make_extractor
 from sdit_jax.metrics.reference import check_comparable, load_references
+from sdit_jax.progress import EVERY_S, progress, saying
 from sdit_jax.report import write_report
 from sdit_jax.report.build import build_report, operations_of
 from sdit_jax.sampling.how import Sampling
@@ -105,12 +104,13 @@ def evaluate_run(
     references = scoring.references(name, directory, split, run.model.image_size, data.resize)
     extractors = scoring.extractors(name, references, n, f"{prefix}n", run.model.channels)
     scoring.check_free(out, drawing_protocol(run, n=n, sampling=sampling, seed=seed))
-    energy, neurobench = operations_of(run, references[split], sampling)
+    with saying("counting the operations and spikes of a forward pass", EVERY_S):
+        energy, neurobench = operations_of(run, references[split], sampling)
     files.make_folder(out)
     with files.exclusive(out, "evaluates into this folder"):
         samples = draw(
             run, out, n=n, sampling=sampling, seed=seed, batch_size=batch_size,
-            progress=lambda batches: _progress(batches, "samples"),
+            progress=lambda batches: progress(batches, "samples"),
         )  # fmt: skip
         return _score(out, scoring, samples, extractors, references, name, run if own else None, energy, neurobench)
 
@@ -133,11 +133,12 @@ def evaluate_samples(samples: Samples, out: Path, scoring: Scoring, *, name: str
 def _score(out, scoring, samples, extractors, references, source, run, energy, neurobench):
     page = out / "report.html"
     page.unlink(missing_ok=True)  # Outdated from here on.
-    found = evaluate(samples, extractors, references, source, with_yardsticks=scoring.yardsticks, progress=_progress)
+    found = evaluate(samples, extractors, references, source, with_yardsticks=scoring.yardsticks, progress=progress)
     found.save(out / "evaluation.json", protocol=samples.protocol, energy=energy, neurobench=neurobench)
     if scoring.report:
         shown = energy and energy | {"neurobench": neurobench}
-        write_report(page, build_report(samples, found, references, run, shown))
+        with saying(f"drawing what {page} shows", EVERY_S):
+            write_report(page, build_report(samples, found, references, run, shown))
     return Evaluated(out, found, energy, page if scoring.report else None)
 
 
@@ -147,7 +148,3 @@ def _stored_protocol(path):
         return json.loads(path.read_text())["protocol"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-
-
-def _progress(items, name):
-    return tqdm(items, name, leave=False, disable=None)

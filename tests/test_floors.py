@@ -25,7 +25,7 @@ FLOORS = {
     "__main__": 12,
 }  # fmt: skip
 # Any room imports these; they import nothing of the package but each other.
-SHARED = ("checkpoint", "errors", "files", "hashes", "images", "memory", "sharding")
+SHARED = ("checkpoint", "errors", "files", "hashes", "images", "memory", "progress", "sharding")
 # Rooms that must work with any network do not import one.
 FORBIDDEN = dict.fromkeys(("diffusion", "data", "metrics"), ("models", "layers", "ops"))
 FILES = {str(file.relative_to(PACKAGE)): file for file in sorted(PACKAGE.rglob("*.py"))}

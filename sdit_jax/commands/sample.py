@@ -14,12 +14,12 @@ import logging
 
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from sdit_jax import config, files, images
 from sdit_jax.commands.drawing import define_flags
 from sdit_jax.data.sources import arrays
 from sdit_jax.errors import InputError
+from sdit_jax.progress import progress
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
 from sdit_jax.sampling.provenance import IN_TURN, conditioning_labels, sampling_protocol
 from sdit_jax.sampling.run import open_run
@@ -55,7 +55,7 @@ def main() -> None:
     logging.getLogger("sdit_jax").info(run.describe_weights)
     made = generate(
         make_sampler(run.model, run.objective, sampling), run.variables, labels, seed=SEED.value, batch_size=BATCH_SIZE.value,
-        progress=lambda batches: tqdm(batches, unit=" batches"),
+        progress=lambda batches: progress(batches, "samples", unit="batches"),
     )  # fmt: skip
     images.save_npz(path, made, labels, protocol)
     picture = images.grid(made) if others is None else images.beside(images.grid(others), images.grid(made))

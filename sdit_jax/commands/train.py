@@ -10,6 +10,7 @@ To train one network with many processes, run the same command on every host of 
 --coordinator=HOST:PORT --processes=N --process=I. Exit code 75: stopped and saved before the end, rerun to resume.
 """
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -32,4 +33,6 @@ def main() -> None:
     if weights.find(WORKDIR.value):
         raise InputError(f"--workdir: found {WORKDIR.value!r}, a file of weights; must be a run folder")
     processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, prefix="--")
-    train_and_evaluate(CONFIG.value, files.as_path(WORKDIR.value), dry_run=DRY_RUN.value)
+    state = train_and_evaluate(CONFIG.value, files.as_path(WORKDIR.value), dry_run=DRY_RUN.value)
+    if state is not None and jax.process_index() > 0:  # Process 0 has logged its progress.
+        print(f"process {jax.process_index()} of {jax.process_count()}: ended at step {int(state.step)}")

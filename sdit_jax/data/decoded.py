@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import PIL
-from tqdm import tqdm
 
 from sdit_jax.data import cache, pictures, transforms
 from sdit_jax.data.datasets import CHUNK, Examples, Images
 from sdit_jax.data.transforms import fit_one, to_channels
 from sdit_jax.errors import InputError
+from sdit_jax.progress import progress
 
 
 def decoded(examples: Examples, size: int | None = None, channels: int | None = None, resize: str = "bilinear") -> Images:
@@ -38,7 +38,7 @@ def _decode(examples, size, resize):
     with ThreadPoolExecutor() as pool:
         places = range(len(examples))
         found = (image for i in places[::CHUNK] for image in pool.map(one, examples.fetch(places[i : i + CHUNK])))
-        for i, image in enumerate(tqdm(found, examples.name, len(examples), unit=" images", disable=None)):
+        for i, image in enumerate(progress(found, examples.name, len(examples), "images")):
             if i == 0:
                 images = np.empty((len(examples), *image.shape), np.uint8)
             if image.shape != images.shape[1:]:

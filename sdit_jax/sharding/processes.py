@@ -12,10 +12,12 @@ from typing import Any
 
 import jax
 
-from sdit_jax.errors import InputError
+from sdit_jax.errors import InputError, TrainingFailed
+from sdit_jax.progress import saying
 
 STOPPED = 75  # Exit code of a run that was stopped before its end: rerun to resume (EX_TEMPFAIL).
 WAIT_S, HEARTBEAT_S = 300, 60  # For all processes to start; for a sign of life of each.
+APART_S, PATIENCE_S = 3600, 10  # From the first process at a point of a run to the last one; until a log says who waits.
 log = logging.getLogger(__name__)
 
 
@@ -48,14 +50,32 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1, prefix: 
         raise InputError(f"{prefix}processes: found {processes}, but {jax.process_count()} were started")
 
 
+def wait_for_all(point: str) -> None:
+    """Waits until every process is at a point of the run, such as "the first step"; does nothing where there is only one.
+
+    Needed before processes communicate for the first time, which on CPUs they give up after 30 s, when some of them take longer
+    to read data or to compile. Raises TrainingFailed where one does not come within APART_S.
+    """
+    if jax.process_count() == 1:
+        return
+    from orbax.checkpoint import multihost
+
+    with saying(f"process {jax.process_index()} waits for the others before {point}, up to {APART_S} s", PATIENCE_S):
+        try:
+            multihost.get_barrier_sync_fn()(key=point, timeout_ms=1000 * APART_S)
+        except jax.errors.JaxRuntimeError as error:
+            raise TrainingFailed(f"the processes did not meet before {point}: {str(error).splitlines()[0]}") from None
+
+
 def _initialize(may_be_alone: bool = False, **arguments: Any):
+    given = ", ".join(f"{name} {value}" for name, value in arguments.items()) or "by themselves"
     try:
-        jax.distributed.initialize(**arguments, initialization_timeout=WAIT_S, heartbeat_timeout_seconds=HEARTBEAT_S)
+        with saying(f"waiting for the other processes to start ({given}), up to {WAIT_S} s", PATIENCE_S):
+            jax.distributed.initialize(**arguments, initialization_timeout=WAIT_S, heartbeat_timeout_seconds=HEARTBEAT_S)
     except (RuntimeError, ValueError) as error:
         if may_be_alone and isinstance(error, ValueError):  # JAX raises it outside of a pod.
             log.warning("no TPU pod found: this process works alone")
             return
-        given = ", ".join(f"{name} {value}" for name, value in arguments.items()) or "by themselves"
         raise InputError(f"the processes did not find each other ({given}): {str(error).splitlines()[0]}") from None
 
 

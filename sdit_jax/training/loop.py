@@ -15,6 +15,7 @@ from sdit_jax import files, memory, sharding
 from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import Config
 from sdit_jax.errors import InputError, Stopped, TrainingFailed
+from sdit_jax.sharding import processes
 from sdit_jax.training.initial import read_initial
 from sdit_jax.training.metrics import MetricWriter, NoWriter
 from sdit_jax.training.outputs import Outputs, agreed_missing
@@ -52,6 +53,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
     if not first:
         logging.getLogger("sdit_jax").setLevel(logging.WARNING)
     log.info("%s", setup.describe())
+    processes.wait_for_all("the start")
 
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())  # Entered first and left last: signals are caught until all is saved.
@@ -80,6 +82,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
             program = stop.interrupting(lambda: _compile(setup, state))
             _raise_if_stopped(stop, start)
             assert program is not None
+            processes.wait_for_all("the first step")
             train_step, empty = program
             stream = sys.stderr if first else NullStream()
             progress = stack.enter_context(closing(Progress(total, start, config.batch_size, stream)))

@@ -1,9 +1,12 @@
 """How processes join each other, and errors in the input that are raised before waiting."""
 
+import time
+
 import jax
 import pytest
+from orbax.checkpoint import multihost
 
-from sdit_jax.errors import InputError
+from sdit_jax.errors import InputError, TrainingFailed
 from sdit_jax.sharding import processes
 
 
@@ -91,3 +94,25 @@ def test_processes_that_do_not_come_are_one_line(joined, monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     with pytest.raises(InputError, match="did not find each other .*num_processes 2.*: DEADLINE_EXCEEDED: barrier timed out$"):
         processes.start("host:1", 2, 1)
+
+
+def test_a_long_wait_says_what_it_waits_for(monkeypatch, caplog):
+    monkeypatch.setattr(processes, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: time.sleep(0.5))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    processes.start("host:1", 2, 1)
+    assert "waiting for the other processes to start (coordinator_address host:1, num_processes 2" in caplog.text
+    monkeypatch.setattr(multihost, "get_barrier_sync_fn", lambda: lambda **_: time.sleep(0.5))
+    processes.wait_for_all("the first step")
+    assert "process 0 waits for the others before the first step, up to 3600 s" in caplog.text
+
+
+def test_processes_that_do_not_meet_are_one_line(monkeypatch):
+    def fail(**_):
+        raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out\nmany more lines")
+
+    processes.wait_for_all("the start")  # Alone.
+    monkeypatch.setattr(multihost, "get_barrier_sync_fn", lambda: fail)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(TrainingFailed, match="did not meet before the start: DEADLINE_EXCEEDED: Barrier timed out$"):
+        processes.wait_for_all("the start")

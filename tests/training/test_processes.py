@@ -38,18 +38,22 @@ def free_port():
 
 @pytest.fixture
 def start(small, tmp_path):
-    """start(workdir, duration): both processes of a run, ended with the test; each writes to its own log."""
+    """start(workdir, duration): both processes of a run, ended with the test; each writes to its own log.
+
+    `late` makes the command of process 1.
+    """
     started = []
 
-    def both(workdir, duration, *flags):
+    def both(workdir, duration, *flags, late=small.command):
         port, run = free_port(), SimpleNamespace(processes=[], logs=[tmp_path / f"{len(started)}.{i}.log" for i in range(2)])
         for i, log in enumerate(run.logs):
             where = (f"--coordinator=localhost:{port}", "--processes=2", f"--process={i}")
             flags_i = (f"--workdir={workdir}", f"--config.duration={duration} steps", *MESH, *where, *flags)
             with log.open("w") as file:
                 process = subprocess.Popen(
-                    small.command("train", *flags_i), cwd=small.root, env=os.environ | ENVIRONMENT, stdout=file, stderr=file
-                )
+                    (late if i else small.command)("train", *flags_i),
+                    cwd=small.root, env=os.environ | ENVIRONMENT, stdout=file, stderr=file,
+                )  # fmt: skip
             run.processes.append(process)
         started.append(run)
         return run
@@ -108,7 +112,8 @@ def test_one_is_killed_both_start_again_and_end_where_an_undisturbed_run_does(sm
     first, second = (log.read_text() for log in run.logs)
     for i, log in enumerate((first, second)):
         assert f"process {i} of 2, 8 devices (cpu), mesh data 2 x fsdp 4 x tensor 1, batch 16" in log
-    assert f"starting at step {kept}" in first and "starting" not in second and "step" not in second
+    assert f"starting at step {kept}" in first and "starting" not in second and "images/s" not in second
+    assert second.splitlines()[-1] == f"process 1 of 2: ended at step {goal}"
     assert steps(killed) == list(range(1, goal + 1))  # By one process only.
     assert (killed / "samples" / f"{goal:08d}.png").is_file()
 
@@ -137,6 +142,33 @@ def test_a_process_too_many_is_refused_at_once(small, tmp_path):
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "error: --process: found 2, allowed are 0..1"
     assert not (tmp_path / "run").exists()
+
+
+LATE = """
+import sys, time
+from sdit_jax.training import loop
+
+def late(work):
+    def call(*arguments):
+        time.sleep(35)
+        return work(*arguments)
+    return call
+
+loop.make_setup, loop._compile = late(loop.make_setup), late(loop._compile)
+sys.argv = ["sdit_jax", *sys.argv[1:]]
+from sdit_jax.commands.command_line import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_late_is_waited_for(small, start, tmp_path):
+    """By more than the 30 s after which processes on CPUs give up to connect, at the start and again before the first step."""
+    command = lambda *flags: [sys.executable, "-c", LATE, *small.command(*flags)[3:]]
+    run = start(tmp_path / "run", 2, late=command)
+    assert codes(run) == [0, 0], [log.read_text() for log in run.logs]
+    said = run.logs[0].read_text()
+    assert all(f"process 0 waits for the others before {point}" in said for point in ("the start", "the first step"))
 
 
 def state(step, value):

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from sdit_jax.data import cache, pictures
 from sdit_jax.data.datasets import Examples
 from sdit_jax.errors import BrokenImage, InputError, NoSuchSplit
+from sdit_jax.progress import progress
 
 log = logging.getLogger(__name__)
 GREY, COLOUR, BROKEN = 0, 1, 2
@@ -121,5 +121,5 @@ def _kinds(files, name):
             return BROKEN
 
     with ThreadPoolExecutor() as pool:
-        kinds = tqdm(pool.map(kind, files), f"{name}: reading", len(files), unit=" images", leave=False, disable=None)
+        kinds = progress(pool.map(kind, files), f"{name}: reading", len(files), "images")
         return np.fromiter(kinds, np.int8, len(files))
