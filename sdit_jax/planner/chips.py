@@ -5,11 +5,11 @@ FLOP/s are those of dense matrix products with float32 sums. "float32" stands fo
 send, in one direction; vendors of both kinds of chip print the sum of both directions.
 
 Sources, as read in November 2026:
-  v5p   docs.cloud.google.com/tpu/docs/v5p-training: 459 TFLOPs (BF16), 95 GiB, 2765 GBps, ICI 1200 GBps bidirectional, DCN
+  v5p   docs.cloud.google.com/tpu/docs/v5p-training: 459 TFLOPs (BF16), 2765 GBps, ICI 1200 GBps bidirectional, DCN
         50 Gbps per chip, 3D torus, largest job 6144 chips
-  v6e   docs.cloud.google.com/tpu/docs/v6e: 918 TFLOPs, 32 GB, 1638 GBps, ICI 800 GBps bidirectional, 2D torus, 256 chips;
+  v6e   docs.cloud.google.com/tpu/docs/v6e: 918 TFLOPs, 1638 GBps, ICI 800 GBps bidirectional, 2D torus, 256 chips;
         data center network 25.6 Tbps per Pod
-  v5e   docs.cloud.google.com/tpu/docs/v5e: 197 TFLOPs, 16 GB, 819 GBps, ICI 400 GBps bidirectional, 2D torus, 256 chips; data
+  v5e   docs.cloud.google.com/tpu/docs/v5e: 197 TFLOPs, 819 GBps, ICI 400 GBps bidirectional, 2D torus, 256 chips; data
         center network 6.4 Tbps per Pod
   v4    docs.cloud.google.com/tpu/docs/v4: 275 teraflops, 32 GiB, 1200 GBps, 3D, 4096 chips; all-reduce 1.1 PB/s per Pod, from
         which 269 GB/s per chip (in that table v5e's and v6e's all-reduce bandwidth is one way of all links of all chips)
@@ -20,6 +20,8 @@ Sources, as read in November 2026:
         GB/s) at 4.8 TB/s (scaling-book)
   a100  NVIDIA's data sheet by way of glennklockwood.com/garden/processors/A100: 312 and (TF32) 156 TFLOP/s, 80 GB, 2.039 TB/s,
         NVLink 300 GB/s each way; 8 to a node (scaling-book)
+Memory of v5p, v6e and v5e is what libtpu 0.0.42.1 lets a program have (its error message for a larger one): 95.74, 31.25 and
+15.75 GiB, less than the chips have.
 Networks between slices of v4 and nodes of A100 could not be confirmed; those chips are planned within one.
 """
 
@@ -58,9 +60,9 @@ def _tpu(name, tflops, memory, gigabytes_per_s, links, torus, domain, network):
 CHIPS = {
     chip.name: chip
     for chip in (
-        _tpu("v5p", 459, 95 * 2**30, 2765, 1200e9 / 2, 3, 6144, 50e9 / 8),
-        _tpu("v6e", 918, 32e9, 1638, 800e9 / 2, 2, 256, 25.6e12 / 256 / 8),
-        _tpu("v5e", 197, 16e9, 819, 400e9 / 2, 2, 256, 6.4e12 / 256 / 8),
+        _tpu("v5p", 459, 95.74 * 2**30, 2765, 1200e9 / 2, 3, 6144, 50e9 / 8),
+        _tpu("v6e", 918, 31.25 * 2**30, 1638, 800e9 / 2, 2, 256, 25.6e12 / 256 / 8),
+        _tpu("v5e", 197, 15.75 * 2**30, 819, 400e9 / 2, 2, 256, 6.4e12 / 256 / 8),
         _tpu("v4", 275, 32 * 2**30, 1200, 1.1e15 / 4096, 3, 4096, None),
         Chip("h100", 990e12, 495e12, 80e9, 3.35e12, 450e9, 0, 8, 400e9 / 8),
         Chip("h200", 990e12, 495e12, 141e9, 4.8e12, 450e9, 0, 8, 400e9 / 8),

@@ -1,7 +1,8 @@
-"""A prediction in a few lines for a person, and a weak-scaling table in Markdown."""
+"""A prediction or a compiled step in a few lines for a person, and a weak-scaling table in Markdown."""
 
 from collections.abc import Sequence
 
+from sdit_jax.planner.compiled import CompiledStep
 from sdit_jax.planner.prediction import ACHIEVED, Prediction
 from sdit_jax.report.numbers import si
 
@@ -31,6 +32,30 @@ def describe(prediction: Prediction) -> str:
     speed = f"{it.batch_size / most:,.0f} to {it.batch_size / least:,.0f} images/s"
     lines += ["", f"step     {si(least, 's')} if all of that overlaps, {si(most, 's')} if nothing does: {speed}"]
     return "\n".join([*lines, f"         weak-scaling efficiency {low:.1%} to {high:.1%}"])
+
+
+def describe_compiled(it: CompiledStep, topology: str) -> str:
+    """Memory, work, padding and communication of a compiled step, and the bound of its time."""
+    mesh = " x ".join(f"{axis} {size:,}" for axis, size in it.sizes.items())
+    held = {"arguments": it.arguments, "results": it.results, "temporaries": it.temporaries, "code": it.code}
+    moved = ", ".join(f"{name} {si(size, 'B')}" for name, size in list(it.origins.items())[:4])
+    lines = [
+        f"{topology}, {it.slices} slices, as {mesh}; batch {it.batch_size:,}; libtpu {it.libtpu}",
+        "",
+        f"memory   {', '.join(f'{name} {size / 1e9:.3g}' for name, size in held.items() if size)}",
+        f"         together {it.memory / 1e9:.3g} of {it.chip.memory / 1e9:.3g} GB: fits",
+        f"padding  {it.state.share:.0%} of the arguments' bytes, {it.traffic.share:.0%} of the traffic's",
+        f"compute  {si(it.compute_s, 's')}: products of {si(it.flops)} FLOP at {si(it.chip.bfloat16, 'FLOP/s')}",
+        f"traffic  {si(it.memory_s, 's')}: {si(it.traffic.padded, 'B')} at {it.chip.bandwidth / 1e9:,.0f} GB/s; {moved}",
+    ]
+    for each in it.communications:
+        how = "overlaps" if each.overlaps else "synchronous"
+        lines.append(f"{each.axes:8} {si(it.seconds(each), 's')}: {each.calls} {each.kind}, {si(each.sent, 'B')} sent, {how}")
+    lines += ["", f"step     at least {si(it.bound_s, 's')} at the chip's stated rates"]
+    lines.append(f"         {si(it.estimated_s, 's')} without communication and copies, as the compiler estimates")
+    if it.loops:
+        lines.append(f"         counted once, as their length is not known: {', '.join(it.loops)}")
+    return "\n".join(lines)
 
 
 def table(rows: Sequence[Prediction]) -> str:

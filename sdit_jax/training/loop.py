@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from sdit_jax import files, memory, sharding
 from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import Config
-from sdit_jax.errors import InputError, Stopped, TrainingFailed
+from sdit_jax.errors import Stopped, TrainingFailed
 from sdit_jax.sharding import processes
 from sdit_jax.training.initial import read_initial
 from sdit_jax.training.metrics import MetricWriter, NoWriter
@@ -22,7 +22,7 @@ from sdit_jax.training.outputs import Outputs, agreed_missing
 from sdit_jax.training.progress import NullStream, Progress, StopRequest
 from sdit_jax.training.setup import Setup, check_same_run, make_setup, write_description
 from sdit_jax.training.state import TrainState
-from sdit_jax.training.step import Averages, Health, compiled, empty_averages, make_train_step
+from sdit_jax.training.step import Averages, Health, TooLarge, compiled, empty_averages, make_train_step
 
 log = logging.getLogger(__name__)
 
@@ -108,15 +108,12 @@ def _compile(setup: Setup, state: TrainState) -> tuple[Callable, Averages]:
 
 
 def check_memory(temporary: float, config: Config) -> None:
-    """Raises InputError where a step's temporary memory, in bytes on each device, is not free: it would swap, or be killed."""
+    """Raises TooLarge where a step's temporary memory, in bytes on each device, is not free: it would swap, or be killed."""
     device = jax.local_devices()[0]
     sharing = len(jax.local_devices()) if device.platform == "cpu" else 1
     free = memory.free(device)
     if free is not None and sharing * temporary > free:
-        raise InputError(
-            f"config.batch_size: found {config.batch_size}, for which a step needs {sharing * temporary / 2**30:.3g} GiB, and "
-            f"{free / 2**30:.3g} GiB are free; lower it, raise config.microbatches, or set config.model.remat"
-        )
+        raise TooLarge(config.batch_size, sharing * temporary / 2**30, free / 2**30)
 
 
 def _run(

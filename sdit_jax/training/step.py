@@ -1,5 +1,6 @@
 """One optimizer step: noise, prediction, loss, gradient, update, average. A pure function of (state, batch, seed)."""
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,12 +15,16 @@ from sdit_jax import sharding
 from sdit_jax.analysis import operations
 from sdit_jax.config import Config
 from sdit_jax.diffusion.objective import Objective
+from sdit_jax.errors import InputError
 from sdit_jax.layers.spiking import firing_rates
 from sdit_jax.models import Network
+from sdit_jax.ops.backend import assumed
 from sdit_jax.training.distillation import Teacher
 from sdit_jax.training.examples import Examples, noised
 from sdit_jax.training.state import TrainState, create, ema_decay
 
+# What XLA writes of a program that does not fit into a TPU's memory.
+OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([GM]) of ([\d.]+)G hbm|\(([\d.]+)([GM])\) exceeds available HBM \(([\d.]+)G\)")
 DROPOUT = 1  # Folded into the key of label dropout for the stream "dropout".
 Averages = dict[str, Average]
 
@@ -30,6 +35,17 @@ class Pass(NamedTuple):
     terms: dict[str, jax.Array]
     rates: dict[str, jax.Array]
     statistics: dict[str, Any]
+
+
+class TooLarge(InputError):
+    """A step that does not fit into a device's memory: GiB that it needs, and that there are."""
+
+    def __init__(self, batch_size: int, needed: float, free: float):
+        super().__init__(
+            f"config.batch_size: found {batch_size}, for which a step needs {needed:.3g} GiB, and {free:.4g} GiB are free; "
+            "lower it, raise config.microbatches, or set config.model.remat"
+        )
+        self.needed, self.free = needed, free
 
 
 class Health(NamedTuple):
@@ -111,7 +127,7 @@ def make_train_step(
     def train_step(state: TrainState, averages: Averages, batch):
         key_noise, key_labels = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
         examples = noised(objective, batch, key_noise)
-        with sharding.on_mesh(mesh):
+        with sharding.on_mesh(mesh), assumed(mesh.devices.flat[0].platform):
             if teacher is not None:
                 examples = teacher.targets(model, objective, state.variables, examples)
             result, grads = gradients(
@@ -156,14 +172,26 @@ def empty_averages(model: Network, objective: Objective, variables, batch, spike
 
 
 def compiled(train_step: Any, *arguments: Any) -> tuple[Callable, dict[str, float]]:
-    """The jitted step compiled ahead of time for these arguments, and its cost.
+    """The jitted step compiled ahead of time for these arguments (state, averages, batch), and its cost.
 
     The cost is {"seconds" to compile, "flops" of a step's products on all devices together (see `analysis.operations`), "bytes"
-    of temporary memory on each device, 0 where the compiler does not report them}.
+    of temporary memory on each device, 0 where the compiler does not report them}. Raises TooLarge as `compile_for` does.
     """
     start = time.monotonic()
     traced = train_step.trace(*arguments)
-    program = traced.lower().compile()
+    program = compile_for(traced.lower(), len(arguments[-1]["label"]))
     temporary = getattr(program.memory_analysis(), "temp_size_in_bytes", 0)
     flops = operations.walk(traced.jaxpr).flops
     return program, {"seconds": time.monotonic() - start, "flops": flops, "bytes": temporary}
+
+
+def compile_for(lowered: Any, batch_size: int) -> Any:
+    """The compiled step of so many images. Raises TooLarge where the compiler finds that it does not fit into memory."""
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        found = OUT_OF_MEMORY.search(str(error))
+        if not found:
+            raise
+        needed, unit, free = (text for text in found.groups() if text)
+        raise TooLarge(batch_size, float(needed) / (1024 if unit == "M" else 1), float(free)) from None

@@ -18,7 +18,7 @@ from sdit_jax.models import build, cast, initial_variables
 from sdit_jax.training import optimizer
 from sdit_jax.training.examples import noised
 from sdit_jax.training.state import create
-from sdit_jax.training.step import empty_averages, gradients, loss_terms, make_train_step
+from sdit_jax.training.step import TooLarge, compile_for, empty_averages, gradients, loss_terms, make_train_step
 
 FIELDS = {"image_size": 8, "patch_size": 2, "width": 16, "depth": 2, "normalized_currents": True, "label_dropout": 0.0}
 B, OBJECTIVE, KEY = 16, Objective(linear(1000)), jax.random.key(3)
@@ -193,3 +193,33 @@ def test_every_microbatch_drops_other_activations():
     found = gradients(model, OBJECTIVE, variables, twice, KEY, 2)[0].terms["loss"]
     assert abs(first - second) > 1e-4
     np.testing.assert_allclose(found, (first + second) / 2, rtol=1e-5)
+
+
+class Refused:
+    """A lowered step that the compiler refuses with this message."""
+
+    def __init__(self, message):
+        self.message = message
+
+    def compile(self):
+        raise jax.errors.JaxRuntimeError(self.message)
+
+
+@pytest.mark.parametrize(
+    ("message", "needed"),
+    [
+        ("Ran out of memory in memory space hbm. Used 17.20G of 15.75G hbm. Exceeded hbm capacity by 1.45G.", 17.2),
+        ("the total memory required for HLO temporaries (300.00G) exceeds available HBM (15.75G).", 300),
+    ],
+)
+def test_a_step_that_the_compiler_finds_too_large_is_one_line(message, needed):
+    with pytest.raises(
+        TooLarge, match="config.batch_size: found 64, for which a step needs .* and 15.75 GiB are free"
+    ) as error:
+        compile_for(Refused(message), 64)
+    assert (error.value.needed, error.value.free) == (needed, 15.75)
+
+
+def test_other_errors_of_the_compiler_are_kept():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        compile_for(Refused("INTERNAL: a bug"), 64)

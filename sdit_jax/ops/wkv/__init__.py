@@ -78,13 +78,19 @@ def wkv(
     # Multiply-accumulates of a token and channel: the sums of numerator and denominator, in each direction, and the bonus. The
     # values are marked and not the averages, of which the gradient would then keep two copies.
     v_BLC = mark(v_BLC, WKV, 5 if bidirectional else 3)
+    with jax.named_scope("wkv"):
+        return _averages(implementation, w, u, k_BLC, v_BLC, start, bidirectional)
+
+
+def _averages(implementation, w, u, k_BLC, v_BLC, start, bidirectional):
+    """(y_BLC, state) by an implementation that exists; the scope around it names its instructions in a compiled program."""
     if implementation == "pallas":
         from sdit_jax.ops.wkv import pallas  # Here, as it costs 0.1 s that no other implementation needs.
 
         y, last = pallas.averages(w, u, k_BLC, v_BLC, start, bidirectional)
         return y, None if bidirectional else last
 
-    k, v = k_BLC.astype(inner), v_BLC.astype(inner)
+    k, v = k_BLC.astype(w.dtype), v_BLC.astype(w.dtype)
     if implementation == "linear":
         y, last = linear.averages(w, u, k, v, start, bidirectional)
     else:
