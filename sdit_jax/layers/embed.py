@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from sdit_jax.layers.linear import Linear
+from sdit_jax.sharding import own_rows
 
 NORMAL = nn.initializers.normal(0.02)
 FREQUENCIES = 128
@@ -59,6 +60,7 @@ class LabelEmbed(nn.Module):
     def __call__(self, y_B, train: bool):
         table = self.param("table", NORMAL, (self.num_classes + 1, self.width))
         if train and self.dropout > 0:
-            drop = jax.random.bernoulli(self.make_rng("label_dropout"), self.dropout, y_B.shape)
+            key = self.make_rng("label_dropout")
+            drop = own_rows(lambda rows: jax.random.bernoulli(key, self.dropout, (rows,)), len(y_B))
             y_B = jnp.where(drop, self.num_classes, y_B)
         return table.at[y_B].get(mode="fill", wrap_negative_indices=False)

@@ -87,6 +87,7 @@ def _whole(kind: str, each: Instruction, devices: int) -> int:
         return each.results[0].size
     arrays = each.results
     if each.opcode in ("all-gather-start", "collective-permute-start"):
+        arrays = [array for array in arrays if array.shape]  # Without flags.
         arrays = arrays[len(arrays) // 2 :]  # The operands come first.
     size = sum(array.size for array in arrays)
     return size * devices if kind == each.opcode == "reduce-scatter" else size
@@ -111,17 +112,23 @@ def replica_groups(attributes: str, devices: int) -> np.ndarray:
     """(group, member): the devices that work together, from any of the forms that the text has.
 
     `{{0,1},{2,3}}` lists them; `[2,4]<=[4,2]T(1,0)` reshapes and transposes a range; `mesh['a'=2,'b'=4] {'b'}` names axes of a
-    range; `source_target_pairs={{0,1},...}` are taken as one group.
+    range, or of `device_ids=([4,2]T(1,0))`. For `source_target_pairs` it is one group of all.
     """
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes):
-        names, shape = re.findall(r"'(\w+)'=", found[1]), [int(n) for n in re.findall(r"=(\d+)", found[1])]
-        chosen = [names.index(name) for name in re.findall(r"\w+", found[2])]
+    numbers = lambda text: [int(n) for n in re.findall(r"\d+", text)]
+    if found := re.search(
+        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}", attributes
+    ):
+        names, shape = re.findall(r"'(\w+)'=", found[1]), numbers("".join(re.findall(r"=\d+", found[1])))
+        places = np.arange(devices)
+        if found[2]:
+            places = places.reshape(numbers(found[2]))
+            places = places.transpose(numbers(found[3])) if found[3] else places
+        chosen = [names.index(name) for name in re.findall(r"\w+", found[4])]
         order = [axis for axis in range(len(shape)) if axis not in chosen] + chosen
-        return np.arange(devices).reshape(shape).transpose(order).reshape(-1, int(np.prod([shape[axis] for axis in chosen])))
+        return places.reshape(shape).transpose(order).reshape(-1, int(np.prod([shape[axis] for axis in chosen])))
     if found := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes):
-        target, shape, order = (None if text is None else [int(n) for n in text.split(",")] for text in found.groups())
-        places = np.arange(devices).reshape(shape)
-        return (places if order is None else places.transpose(order)).reshape(target)
+        places = np.arange(devices).reshape(numbers(found[2]))
+        return (places.transpose(numbers(found[3])) if found[3] else places).reshape(numbers(found[1]))
     if found := re.search(r"replica_groups=\{(\{[\d,{}]*\})\}", attributes):
         return np.array([[int(n) for n in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", found[1])])
     return np.arange(devices)[None]

@@ -79,38 +79,46 @@ def loss_terms(
 
 
 def gradients(
-    model: Network, objective: Objective, variables, examples: Examples, key, microbatches: int = 1, spike_penalty: float = 0.0
-) -> tuple[Pass, Any]:
+    model: Network, objective: Objective, variables, examples: Examples, key, microbatches: int = 1, spike_penalty: float = 0.0,
+    mesh: Mesh | None = None,
+) -> tuple[Pass, Any]:  # fmt: skip
     """(forward pass, gradients of the mean loss with respect to the parameters) of a batch.
 
     With `microbatches` the batch is processed in parts, one after the other, for less memory: losses, rates and gradients are
     means over the parts, and running statistics pass from part to part. Part i takes examples i, i + microbatches, ..., so that
-    every device has its share of it; the parts drop labels with keys of their own.
+    every device has its share of it; the parts drop labels with keys of their own. On a mesh the groups of devices along `data`
+    sum their parts and then, once, over the groups; but where running statistics need every image of a part.
     """
 
-    def of_part(statistics, examples, key):
+    def of_part(params, statistics, examples, key):
         def loss(params):
             return loss_terms(model, objective, {"params": params, **statistics}, examples, key, spike_penalty)
 
-        (_, result), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        (_, result), grads = jax.value_and_grad(loss, has_aux=True)(params)
         return (result.terms, result.rates, grads), result.statistics
+
+    def of_parts(whole, examples):
+        params, statistics, keys = whole
+
+        def add_part(carry, part):
+            total, statistics = carry
+            found, statistics = of_part(params, statistics, *part)
+            return (jax.tree.map(jnp.add, total, found), statistics), None
+
+        parts = jax.tree.map(lambda a: a.reshape(-1, microbatches, *a.shape[1:]).swapaxes(0, 1), examples), keys
+        shapes, _ = jax.eval_shape(of_part, params, statistics, *jax.tree.map(lambda a: a[0], parts))
+        zeros = jax.tree.map(jnp.zeros_like, shapes)
+        (total, statistics), _ = jax.lax.scan(add_part, (zeros, statistics), parts)
+        return jax.tree.map(lambda a: a / microbatches, total), statistics
 
     statistics = {collection: tree for collection, tree in variables.items() if collection != "params"}
     if microbatches == 1:
-        (terms, rates, grads), statistics = of_part(statistics, examples, key)
-        return Pass(terms, rates, statistics), grads
-
-    def add_part(carry, part):
-        total, statistics = carry
-        found, statistics = of_part(statistics, *part)
-        return (jax.tree.map(jnp.add, total, found), statistics), None
-
-    parts = jax.tree.map(lambda a: a.reshape(-1, microbatches, *a.shape[1:]).swapaxes(0, 1), examples)
-    parts = parts, jax.random.split(key, microbatches)
-    shapes, _ = jax.eval_shape(of_part, statistics, *jax.tree.map(lambda a: a[0], parts))
-    zeros = jax.tree.map(jnp.zeros_like, shapes)
-    (total, statistics), _ = jax.lax.scan(add_part, (zeros, statistics), parts)
-    terms, rates, grads = jax.tree.map(lambda a: a / microbatches, total)
+        (terms, rates, grads), statistics = of_part(variables["params"], statistics, examples, key)
+    else:
+        apart = mesh is not None and mesh.shape["data"] > 1 and not statistics
+        run = sharding.averaged(of_parts, mesh) if apart else of_parts
+        whole = variables["params"], statistics, jax.random.split(key, microbatches)
+        (terms, rates, grads), statistics = run(whole, examples)
     return Pass(terms, rates, statistics), grads
 
 
@@ -131,7 +139,7 @@ def make_train_step(
             if teacher is not None:
                 examples = teacher.targets(model, objective, state.variables, examples)
             result, grads = gradients(
-                model, objective, state.variables, examples, key_labels, config.microbatches, config.spike_penalty
+                model, objective, state.variables, examples, key_labels, config.microbatches, config.spike_penalty, mesh
             )
         updates, optimizer = tx.update(grads, state.optimizer, state.params)
         variables = {"params": optax.apply_updates(state.params, updates), **result.statistics}

@@ -147,6 +147,17 @@ def test_collectives_are_counted_once_in_each_of_their_forms(program):
     }
 
 
+def test_flags_of_an_asynchronous_permutation_are_no_data():
+    text = """ENTRY %main (p: f32[128,64]) -> f32[128,64] {
+  %p = f32[128,64]{1,0} parameter(0)
+  %go = (f32[128,64]{1,0}, f32[128,64]{1,0}, u32[], u32[]) collective-permute-start(%p), source_target_pairs={{0,1},{1,0}}
+  ROOT %come = f32[128,64]{1,0} collective-permute-done(%go)
+}
+"""
+    (found,) = communications(hlo.parse(text), {"data": 1, "fsdp": 2, "tensor": 1})
+    assert (found.kind, found.axes, found.overlaps, found.sent) == ("collective-permute", "fsdp", True, 4 * 128 * 64)
+
+
 def test_what_a_device_sends(program):
     sent = {each.kind: each.sent for each in communications(program, {"data": 4, "fsdp": 2, "tensor": 1})}
     assert sent == {"all-reduce": 16000 * 2 * 3 / 4, "reduce-scatter": 3200 / 2, "all-gather": 20000 * 3 / 4, "send": 4096}
@@ -160,6 +171,7 @@ def test_what_a_device_sends(program):
         ("replica_groups=[2,2]<=[4]", [[0, 1], [2, 3]]),
         ("replica_groups=mesh['a'=2,'b'=2] {'a'}", [[0, 2], [1, 3]]),
         ("replica_groups=mesh['a'=2,'b'=2] {'a','b'}", [[0, 1, 2, 3]]),
+        ("replica_groups=mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'a'}, dim", [[0, 1], [2, 3]]),
         ("replica_groups={}", [[0, 1, 2, 3]]),
     ],
 )
