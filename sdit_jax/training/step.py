@@ -115,8 +115,9 @@ def gradients(
     if microbatches == 1:
         (terms, rates, grads), statistics = of_part(variables["params"], statistics, examples, key)
     else:
-        apart = mesh is not None and mesh.shape["data"] > 1 and not statistics
-        run = sharding.averaged(of_parts, mesh) if apart else of_parts
+        run = of_parts
+        if mesh is not None and mesh.shape["data"] > 1 and not statistics:
+            run = sharding.averaged(of_parts, mesh)
         whole = variables["params"], statistics, jax.random.split(key, microbatches)
         (terms, rates, grads), statistics = run(whole, examples)
     return Pass(terms, rates, statistics), grads
