@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 
+import fsspec
 import jax
 import numpy as np
 import pytest
@@ -57,10 +58,17 @@ def test_it_is_read_as_a_local_folder_is(resumed, trained):
     assert {*found.findings} - {*local.findings} == {("samples/00000002.png", "readable", True)}  # From before the stop.
 
 
-def test_a_checkpoint_that_was_cut_short_is_no_checkpoint(small, bucket, trained):
+@pytest.fixture
+def workdir(resumed, bucket, request):
+    """A copy of the run, to be changed."""
+    source, _ = resumed
+    target = as_path(f"{bucket}/{request.node.name}")
+    fsspec.filesystem("gcs").copy(f"{source}/", f"{target}/", recursive=True)
+    return target
+
+
+def test_a_checkpoint_that_was_cut_short_is_no_checkpoint(small, trained, workdir):
     """Orbax finishes one in a bucket with `commit_success.txt`, as folders cannot be renamed there."""
-    workdir = as_path(f"{bucket}/cut")
-    train_and_evaluate(small.config(), workdir)
     (workdir / "checkpoints" / "4" / "commit_success.txt").unlink()
     (workdir / "checkpoints" / "4" / "optimizer" / "manifest.ocdbt").unlink()
     assert [finding.part for finding in verify(str(workdir)).findings if "checkpoint" in finding.part] == ["checkpoints/2"]
@@ -69,9 +77,7 @@ def test_a_checkpoint_that_was_cut_short_is_no_checkpoint(small, bucket, trained
     assert verify(str(workdir)).sound and open_run(str(workdir)).step == 4
 
 
-def test_a_damaged_checkpoint_is_set_aside_and_made_again(small, bucket, trained):
-    workdir = as_path(f"{bucket}/damaged")
-    train_and_evaluate(small.config(), workdir)
+def test_a_damaged_checkpoint_is_set_aside_and_made_again(small, trained, workdir):
     path = next(iter((workdir / "checkpoints" / "4" / "ema" / "d").iterdir()))
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert not verify(str(workdir)).sound
@@ -80,15 +86,16 @@ def test_a_damaged_checkpoint_is_set_aside_and_made_again(small, bucket, trained
     assert verify(str(workdir)).sound
 
 
-def test_old_checkpoints_are_deleted(small, bucket):
+def test_old_checkpoints_are_deleted_and_evaluations_recorded(small, bucket):
     workdir = as_path(f"{bucket}/old")
-    train_and_evaluate(small.config(checkpoint__every="1 steps", checkpoint__keep=2), workdir)
+    changes = {
+        "checkpoint__every": "1 steps",
+        "checkpoint__keep": 2,
+        "evaluation__every": "4 steps",
+        "evaluation__names": "loss",
+    }
+    train_and_evaluate(small.config(**changes), workdir)
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["3", "4"]
-
-
-def test_an_evaluation_on_the_way_is_recorded(small, bucket):
-    workdir = as_path(f"{bucket}/evaluated")
-    train_and_evaluate(small.config(evaluation__every="4 steps", evaluation__names="loss"), workdir)
     assert {record["weights"] for record in read_evaluations(workdir, 4)} == {"ema", "raw"}
 
 
@@ -140,10 +147,10 @@ def test_commands_read_and_write_there(small, resumed, trained, bucket, tmp_path
     assert curves[0][0]["scalars"] == curves[1][0]["scalars"]
     assert verify(out / "weights.safetensors").sound
 
-    run("evaluate", f"--workdir={workdir}", "--n=70", "--steps=1", "--batch_size=40", "--no-report", "--no-yardsticks")
+    run("evaluate", f"--workdir={workdir}", "--n=70", "--steps=1", "--batch_size=40", "--noreport", "--noyardsticks")
     (folder,) = (workdir / "evaluation").iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["evaluation.json", "samples.npz"]
-    run("evaluate", f"--samples={folder / 'samples.npz'}", "--reference=digits", "--no-yardsticks", "--no-report")
+    run("evaluate", f"--samples={folder / 'samples.npz'}", "--reference=digits", "--noyardsticks", "--noreport")
     again = epath.Path(folder) / "samples_against_digits" / "evaluation.json"
     values = lambda path: [(record["name"], record["value"]) for record in json.loads(path.read_text())["values"]]
     assert values(again) == values(folder / "evaluation.json")
