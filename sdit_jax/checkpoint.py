@@ -12,9 +12,13 @@ every complete step has it; steps that are older than hashes are used without.
 """
 
 import enum
+import errno
 import logging
+import os
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -33,6 +37,8 @@ from sdit_jax.files import on_store
 TRANSIENT = re.compile(
     r"\b(CANCELLED|UNKNOWN|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|RESOURCE_EXHAUSTED|ABORTED|INTERNAL|UNAVAILABLE):"
 )
+FULL, REMEDY = os.strerror(errno.ENOSPC), "make room and rerun to resume from the newest checkpoint"
+OVERHEAD = 2**19  # Bytes of a checkpoint beyond its arrays.
 TEMPORARY = ".orbax-checkpoint-tmp"  # Behind the step, in the name of a folder that is not complete.
 log = logging.getLogger(__name__)
 
@@ -97,16 +103,18 @@ class Checkpoints:
         return jax.process_count() > 1 and self.manager.reached_preemption(step)
 
     def save(self, state: State) -> None:
-        """Starts to save a state; does nothing if its step is already saved."""
+        """Starts to save a state; does nothing if its step is already saved. Raises InputError where the disk is full."""
         step = int(state.step)
         if step in self.manager.all_steps():
             return
         trees = items(state.variables, "raw") | {"optimizer": state.optimizer}
         if state.ema is not None:
             trees |= items(state.ema, "ema")
+        self._check_room(sum(leaf.nbytes for leaf in jax.tree.leaves(trees)))
         self._unsealed.append(step)
         args = {name: ocp.args.StandardSave(tree) for name, tree in trees.items() if jax.tree.leaves(tree)}
-        self.manager.save(step, args=ocp.args.Composite(**args), force=True)
+        with self._full_disk_named():
+            self.manager.save(step, args=ocp.args.Composite(**args), force=True)
 
     def steps(self) -> list[int]:
         """The finished steps, oldest first."""
@@ -117,9 +125,30 @@ class Checkpoints:
         return self.manager.latest_step()
 
     def wait(self) -> None:
-        """Waits until the last save is finished."""
-        self.manager.wait_until_finished()
-        self._seal()
+        """Waits until the last save is finished. Raises InputError where the disk is full."""
+        with self._full_disk_named():
+            self.manager.wait_until_finished()
+            self._seal()
+
+    def _check_room(self, nbytes: int) -> None:
+        """Raises InputError where there is no room for a checkpoint; several processes, and those that write to a store, find out later."""
+        if jax.process_count() > 1 or on_store(self.folder):
+            return
+        free = shutil.disk_usage(self.folder).free
+        if free < nbytes + OVERHEAD:
+            raise InputError(
+                f"{self.folder}: {FULL}: a checkpoint takes {nbytes + OVERHEAD:,} bytes, {free:,} are free; {REMEDY}"
+            )
+
+    @contextmanager
+    def _full_disk_named(self) -> Iterator[None]:
+        """Within it, an error of a full disk, of which Orbax and tensorstore raise many kinds, is an InputError."""
+        try:
+            yield
+        except Exception as error:
+            if any(FULL in str(cause) for cause in causes(error)):
+                raise InputError(f"{self.folder}: {FULL}; {REMEDY}") from None
+            raise
 
     def _seal(self) -> None:
         """Hashes the items that are complete, on process 0. Orbax calls it before it renames the temporary folder of a step."""
@@ -258,15 +287,20 @@ def is_damage(error: BaseException) -> bool:
     It does not if it, or an error it was raised from, is a lack of memory (host or device), an error of the operating system
     other than a missing file, or a status of storage such as DEADLINE_EXCEEDED.
     """
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         missing = isinstance(cause, FileNotFoundError | NotADirectoryError | IsADirectoryError)
         if isinstance(cause, MemoryError | OSError | jax.errors.JaxRuntimeError) and not missing:
             return False
         if TRANSIENT.search(str(cause)):
             return False
-        cause = cause.__cause__ or cause.__context__
     return True
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def first_line(error: Exception) -> str:

@@ -300,7 +300,10 @@ def load(workdir: Path) -> Config:
         raise InputError(f"{workdir}: no such run folder")
     if not path.is_file():
         raise InputError(f"{workdir}: not a run folder, it holds no config.json")
-    return from_json(path.read_bytes(), path)
+    try:
+        return from_json(path.read_bytes(), path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def from_json(text: str | bytes, path: Path) -> Config:

@@ -1,9 +1,11 @@
 """Paths on this machine and on a store, folders, locks, atomic writes, the cache folder, and files of weights."""
 
+import errno
 import fcntl
 import hashlib
 import importlib.util
 import json
+import logging
 import math
 import os
 import re
@@ -19,6 +21,8 @@ import numpy as np
 from sdit_jax.errors import InputError
 
 ADDRESS = re.compile(r"([A-Za-z][\w+.-]+):/+(.*)")
+LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
@@ -83,7 +87,7 @@ def exclusive(folder: Path, does: str) -> Iterator[None]:
     """Locks a folder for this process. Raises InputError if another process has the lock; `does` is the verb of its message.
 
     The operating system releases the lock when the process ends, also when it is killed. A store has no such locks: there it
-    keeps out only the processes of this machine.
+    keeps out only the processes of this machine. A file system without locks is logged.
     """
     path = folder / ".lock"
     if on_store(folder):
@@ -94,6 +98,10 @@ def exclusive(folder: Path, does: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{folder}: another process {does}") from None
+        except OSError as error:  # Some network file systems.
+            if error.errno not in LOCKLESS:
+                raise
+            log.warning("%s: its file system has no locks (%s); see that no other process %s", folder, error.strerror, does)
         yield
 
 
@@ -102,7 +110,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path to write to, and renames it to `path` at the end. After an error `path` is as it was before.
 
     The temporary path is one of this machine, from which an object is sent to a store at once: there it has all of its bytes
-    or does not exist.
+    or does not exist. An error of the operating system, such as a full disk, names `path`.
     """
     if on_store(path):
         with tempfile.TemporaryDirectory() as folder:
@@ -113,6 +121,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.replace(path)
+    except OSError as error:
+        number = error.errno or errno.ENOSPC  # numpy has no number for a write that fell short.
+        raise OSError(number, os.strerror(number), str(path)) from None
     finally:
         partial.unlink(missing_ok=True)
 

@@ -1,6 +1,9 @@
 """Atomic writes, locks, strict JSON, and errors that name the path."""
 
+import errno
+import fcntl
 import json
+import os
 import re
 from pathlib import Path
 
@@ -58,6 +61,26 @@ def test_a_lock_excludes_others_until_it_is_released(tmp_path):
     lock.__exit__(None, None, None)
     with files.exclusive(tmp_path, "trains"):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_used_and_logged(tmp_path, monkeypatch, caplog, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with files.exclusive(tmp_path, "trains"):
+        pass
+    assert f"{tmp_path}: its file system has no locks" in caplog.text
+    number = errno.EIO
+    with pytest.raises(OSError, match="Input/output"), files.exclusive(tmp_path, "trains"):
+        raise AssertionError("entered")
+
+
+def test_an_error_while_writing_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="No space") as error, files.atomic_write(tmp_path / "numbers.npz"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # As of a file that is open, without a name.
+    assert error.value.filename == str(tmp_path / "numbers.npz")
 
 
 def test_a_folder_is_made_or_named_in_the_error(tmp_path):

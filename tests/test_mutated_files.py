@@ -4,6 +4,7 @@ import io
 import resource
 import struct
 import zipfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -93,3 +94,16 @@ def test_a_header_that_claims_terabytes_is_refused(tmp_path, kind):
         path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     with pytest.raises(InputError, match=f"{kind}: "):
         read(path)
+
+
+@pytest.mark.parametrize("kind", ["samples.npz", "weights.npz"])
+def test_names_that_lead_out_of_an_archive_write_nothing(tmp_path, kind):
+    path, array = tmp_path / "inside" / kind, io.BytesIO()
+    path.parent.mkdir()
+    np.save(array, np.ones((4, 4)))
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("../escaped", f"{tmp_path}/escaped", "arr_0"):
+            file.writestr(f"{name}.npy", array.getvalue())
+    with suppress(InputError):
+        KINDS[kind][1](path)
+    assert [found.name for found in tmp_path.rglob("*")] == ["inside", kind]

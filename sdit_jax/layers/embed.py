@@ -63,4 +63,4 @@ class LabelEmbed(nn.Module):
             key = self.make_rng("label_dropout")
             drop = own_rows(lambda rows: jax.random.bernoulli(key, self.dropout, (rows,)), len(y_B))
             y_B = jnp.where(drop, self.num_classes, y_B)
-        return table.at[y_B].get(mode="fill", wrap_negative_indices=False)
+        return jnp.asarray(table).at[y_B].get(mode="fill", wrap_negative_indices=False)

@@ -74,8 +74,10 @@ def _checkpoints(folder: Path) -> Iterator[tuple[int, Finding]]:
     for step in sorted(checkpoint_steps(folder)) if folder.is_dir() else ():
         try:
             hashed = hashes.check(folder / str(step))
-        except (hashes.Damaged, OSError) as error:
+        except hashes.Damaged as error:
             yield step, Finding(f"checkpoints/{step}", f"damaged: {error}", False)
+        except OSError as error:
+            yield step, Finding(f"checkpoints/{step}", f"cannot be read ({error.strerror})", False)
         else:
             found = "its files match their hashes" if hashed else "it has no hashes, and was not checked"
             yield step, Finding(f"checkpoints/{step}", found, True)

@@ -18,7 +18,7 @@ STYLE: dict[Any, Any] = {
     "xtick.color": MUTED, "ytick.color": MUTED,
     "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.4, "axes.grid": True, "grid.color": "#e6e6ea",
-    "grid.linewidth": 0.7, "axes.axisbelow": True,
+    "grid.linewidth": 0.7, "axes.axisbelow": True, "text.parse_math": False,
 }  # fmt: skip
 COLORS = matplotlib.colormaps["viridis"]
 

@@ -7,12 +7,13 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sdit_jax.errors import InputError
 from sdit_jax.files import on_store, write_text
 
 
@@ -58,12 +59,15 @@ class MetricWriter:
         self.events.add_text("config", "```\n" + json.dumps(hparams, indent=2) + "\n```", 0)
 
     def flush(self) -> None:
-        self.lines.flush()
+        """Raises InputError where the file cannot be written."""
+        with self._named():
+            self.lines.flush()
         self.events.flush()
         self._send()
 
     def close(self) -> None:
-        self.lines.close()
+        with self._named():
+            self.lines.close()
         self.events.close()
         self._send()
         if self.growing != self.workdir:
@@ -72,6 +76,13 @@ class MetricWriter:
     def _send(self):
         for path in self.growing.iterdir() if self.growing != self.workdir else ():
             (self.workdir / path.name).write_bytes(path.read_bytes())
+
+    @contextmanager
+    def _named(self):
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
 
 
 class NoWriter(MetricWriter):

@@ -46,6 +46,12 @@ def test_the_folder_may_be_a_single_run(small, runs, tmp_path):
     assert "| 001-raw | 512 | 90 |" in done.stdout
 
 
+def test_names_of_runs_are_text(small, runs, tmp_path):
+    (runs / "001-raw").rename(runs / r"$\frac{$ <b>")
+    done = small.run("curves", runs, f"--out={tmp_path / 'out'}", "--scalars=loss")
+    assert done.returncode == 0 and r"$\frac{$ <b>" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize(
     ("folder", "scalars", "words"),
     [

@@ -89,6 +89,12 @@ def test_without_dropout_training_needs_no_randomness():
     np.testing.assert_array_equal(module.apply(variables, jnp.arange(10), True), variables["params"]["table"][:10])
 
 
+def test_a_table_of_numpy_is_applied_outside_of_a_compiled_program():
+    table = np.arange(44, dtype=np.float32).reshape(11, 4)
+    found = LabelEmbed(10, 4, 0.0).apply({"params": {"table": table}}, np.array([3, 10]), False)
+    np.testing.assert_array_equal(found, table[[3, 10]])
+
+
 @pytest.mark.parametrize("label", [-1, 11, 1000])
 def test_labels_out_of_range_give_nan_rather_than_a_wrong_row(labels, label):
     _, apply = labels

@@ -64,6 +64,15 @@ def test_outputs_and_loss_terms_are_those_of_the_release(ours, theirs, name):
         assert error(found, expected) < TOLERANCE
 
 
+@pytest.mark.slow
+def test_parameters_are_applied_as_they_are_loaded(theirs):
+    """Numpy arrays, outside of a compiled program."""
+    config, params = release.load(NPZ)
+    assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(params))
+    output = build(config).apply({"params": params}, theirs["xt"], theirs["t"], theirs["y"])
+    assert error(output, theirs["out"]) < TOLERANCE
+
+
 def test_every_gradient_is_that_of_the_release(ours, theirs):
     expected = release.to_params({name[5:]: array for name, array in theirs.items() if name.startswith("grad/")})
     paths = jax.tree_util.tree_leaves_with_path(jax.tree.map(error, ours["gradients"], expected))

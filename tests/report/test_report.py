@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from sdit_jax.metrics import neighbours
 from sdit_jax.report import charts, comparison
 from sdit_jax.report import pictures as pictures_of
 from sdit_jax.report.numbers import number, quantity, si, words
+from sdit_jax.sampling.samples import read_samples
+from sdit_jax.scoring import Scoring, evaluate_samples
 
 GENERATOR = np.random.default_rng(0)
 EVIL = "<script>window.pwned = 1</script>"
@@ -293,6 +296,76 @@ def test_text_of_users_is_escaped():
     )  # fmt: skip
     text = report.render(page)
     assert "<script" not in text and text.count("&lt;script&gt;") > 15
+
+
+HOSTILE = [
+    EVIL, "<img src=x onerror='window.pwned = 1'>", "\" onload=\"window.pwned = 1\" x=\"", "' autofocus onfocus='x",
+    "</style></title><svg onload=window.pwned=1>", "--><b>", "&lt;script&gt;", "{{ 7 * 7 }}{% raw %}", "javascript:x",
+]  # fmt: skip
+
+
+def elements(page):
+    """The tags of a page, with the names of their attributes."""
+    found = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: found.append((tag, [name for name, _ in attributes]))
+    parser.feed(page)
+    return found
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_element_or_attribute_comes_from_a_name(text):
+    base = full_report()
+
+    def page(name):
+        return report.render(
+            dataclasses.replace(
+                base, title=name, subtitle=name, labels=[name] * 40, raster_caption=name, frames_caption=name,
+                protocol={name: name, "list": [name], "map": {name: name}}, spikes={name: np.ones((4, 17, 12))},
+                firing_rates={name: [0, 0, 0, 0]}, losses={name: [1, 2, 3, 4]}, missing={"results": name},
+                energy={"summary": name, "layers": [{"name": name, "pJ": 1.0}], "left_out": [name], name: {name: name}},
+                results=[{"name": "fid", "value": 1, "distance": True, "reference": {"source": name, "split": name}}],
+                yardsticks=[{"images": name, "change": name, "reference": name, "scores": {"fid": 2}}],
+            )
+        )  # fmt: skip
+
+    def parts(page):
+        """The elements around the charts, and the kinds of elements in charts, whose ticks depend on the space for names."""
+        charts = "".join(re.findall("<svg aria-label.*?</svg>", page, re.DOTALL))
+        return elements(re.sub("<svg aria-label.*?</svg>", "", page, flags=re.DOTALL)), {tag for tag, _ in elements(charts)}
+
+    (around, inside), (expected, drawn) = parts(page(text)), parts(page("harmless"))
+    assert around == expected and len(around) > 300 and inside == drawn
+
+
+@pytest.fixture(scope="module")
+def hostile_page(tmp_path_factory):
+    """The page of an evaluation of which samples, real images and output are in folders with hostile names."""
+    folder = (
+        tmp_path_factory.mktemp("hostile") / "<script>window.pwned = 1<" / "script>" / "<img src=x onerror='window.pwned = 1'>"
+    )
+    images = pictures(160, 8, 8, 1)
+    for i, image in enumerate(images[:80]):
+        path = folder / f"<b onclick='window.pwned = 1'>{i % 2}" / f'" onload="window.pwned = 1" {i}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(path)
+    np.savez(folder / "samples.npz", images[80:], labels=np.arange(80) % 2)
+    samples, scoring = read_samples(folder / "samples.npz"), Scoring(reference=f"folder:{folder}", classifier="digits")
+    found = evaluate_samples(samples, folder.with_name("out"), scoring)
+    return found.report.read_text("utf-8")
+
+
+def test_hostile_names_of_folders_and_files_are_text(hostile_page):
+    tags = elements(hostile_page)
+    assert not {tag for tag, _ in tags} & {"script", "iframe", "object", "embed", "link", "b", "form"}
+    assert not [name for _, names in tags for name in names if name.startswith("on")]
+    assert all(source.startswith("data:image/png") for source in re.findall(r'<img[^>]* src="([^"]*)"', hostile_page))
+    assert "&lt;img src=x onerror=" in hostile_page
+
+
+def test_a_browser_runs_nothing_of_hostile_names(browse, hostile_page):
+    found = browse(hostile_page, 1000)
+    assert not found["pwned"] and found["faults"] == []
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):

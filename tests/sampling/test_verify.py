@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from sdit_jax import hashes
 from sdit_jax.errors import InputError
 from sdit_jax.sampling.verify import verify
 
@@ -52,6 +53,14 @@ def test_damage_is_named(workdir, damage, part, words, use):
     damage(workdir)
     found = damaged(workdir)
     assert found.keys() == {part} and words in found[part] and use in verify(workdir).use
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(workdir, monkeypatch):
+    def refuse(folder, *_):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(hashes, "check", refuse)
+    assert damaged(workdir) == {f"checkpoints/{step}": "cannot be read (Permission denied)" for step in (2, 4)}
 
 
 def test_old_checkpoints_and_imported_weights(workdir):

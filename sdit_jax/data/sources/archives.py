@@ -49,8 +49,8 @@ CIFAR_SUMS = dict(zip(CIFAR_NAMES, [
 def originals_of(name: str, folder: Path | None = None, field: str = "archives") -> Iterator[Path]:
     """A folder with the original files of a data set, checked: `folder`, or downloads in the cache where it is None.
 
-    CIFAR-10's archive is unpacked for the duration of the context. Raises InputError for a missing file, a wrong checksum and a
-    failed download; `field` names the argument in its message.
+    CIFAR-10's archive is unpacked for the duration of the context. Raises InputError for a missing file, a wrong checksum, an
+    archive that reaches out of its folder, and a failed download; `field` names the argument in its message.
     """
     url, sums = ARCHIVES[name]
     if folder is None:
@@ -67,9 +67,19 @@ def originals_of(name: str, folder: Path | None = None, field: str = "archives")
         return
     with tempfile.TemporaryDirectory() as unpacked:
         (archive,) = sums
-        with tarfile.open(folder / archive) as tar:
-            tar.extractall(unpacked, filter="data")
+        try:
+            with tarfile.open(folder / archive) as tar:
+                tar.extractall(unpacked, filter=_inside)
+        except tarfile.TarError as error:
+            raise InputError(f"{folder / archive}: not unpacked, {error}") from None
         yield Path(unpacked, CIFAR_FOLDER)
+
+
+def _inside(member, place):
+    """Refuses a member with an absolute name, which `data_filter` would make relative; and all that it refuses."""
+    if Path(member.name).is_absolute():
+        raise tarfile.AbsolutePathError(member)
+    return tarfile.data_filter(member, place)
 
 
 def _check(folder, sums):

@@ -8,6 +8,7 @@ import io
 import logging
 import re
 import tarfile
+import tempfile
 import threading
 
 import pytest
@@ -24,9 +25,11 @@ def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
 
-def tar_bytes():
+def tar_bytes(*more):
     file = io.BytesIO()
     with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
+        for member in more:
+            tar.addfile(member, io.BytesIO(bytes(member.size)))
         for name in CIFAR_NAMES:
             member = tarfile.TarInfo(f"{CIFAR_FOLDER}/{name}")
             member.size = len(CONTENT[name])
@@ -89,6 +92,40 @@ def test_a_file_that_is_missing_or_damaged_is_named(source, name, file, kind):
     with pytest.raises(InputError, match=f"^{re.escape(str(path))}: {words}") as error, originals_of(name, source):
         raise AssertionError("entered")
     assert "\n" not in str(error.value)
+
+
+def member(name, kind=tarfile.REGTYPE, target=""):
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname, made.size = kind, target, 9 * (kind == tarfile.REGTYPE)
+    return made
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        [member("../escaped")],
+        [member(f"{CIFAR_FOLDER}/../../escaped")],
+        [member("/tmp/escaped")],
+        [member("link", tarfile.SYMTYPE, "../escaped"), member("link/escaped")],
+        [member("link", tarfile.SYMTYPE, "/etc/passwd")],
+        [member("link", tarfile.LNKTYPE, "../../etc/passwd")],
+        [member("device", tarfile.CHRTYPE)],
+    ],
+    ids=lambda hostile: f"{hostile[0].name} {hostile[0].linkname}",
+)
+def test_an_archive_that_reaches_out_of_its_folder_is_refused(source, monkeypatch, tmp_path, hostile):
+    """Even one with the right checksum."""
+    (source / TAR).write_bytes(tar_bytes(*hostile))
+    monkeypatch.setitem(ARCHIVES, "cifar10", ("", {TAR: sha256(tar_bytes(*hostile))}))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with (
+        pytest.raises(InputError, match=f"^{re.escape(str(source / TAR))}: not unpacked, .*{hostile[0].name[:4]}") as error,
+        originals_of("cifar10", source),
+    ):
+        raise AssertionError("entered")
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.parent != source) == ["archives", "temporary"]
 
 
 def test_a_folder_that_is_none_is_named(source):
