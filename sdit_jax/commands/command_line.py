@@ -30,7 +30,7 @@ from sdit_jax.training.progress import LEFT_BEHIND
 
 VERBS = (
     "train", "sample", "animate", "evaluate", "tune", "verify", "export", "import_release", "prepare", "fit_classifier",
-    "plan", "sweep", "curves", "scaling", "bench",
+    "plan", "sweep", "curves", "compare", "scaling", "bench",
 )  # fmt: skip
 HELP = ("--help", "-help", "-h", "--helpfull", "help")
 CONFIG_FLAGS = ("--config", "-config")
