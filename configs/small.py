@@ -3,7 +3,7 @@
 The network: 28x28 grey, patches of 4, width 160, 3 blocks, T = 8; bidirectional WKV, token shift on the image, adaLN, no
 Reconstruction Module; normalised currents, a soft reset that is detached from the gradient. The recipe: x0-prediction on the
 cosine schedule, logit-normal timesteps; averaged weights, a learning rate that decays. docs/results.md says how it differs from
-the release and what each change was worth. Its weights are shipped as `pretrained:mnist` and `pretrained:fashion_mnist`.
+the release and what each change was worth. Its weights are shipped as `pretrained:mnist_sdit` and `:fashion_mnist_sdit`.
 
     sdit train --config=configs/small.py --workdir=runs/small --config.data.dir=DATA/mnist
     sdit train --config=configs/small.py:fashion_mnist --workdir=runs/fashion --config.data.dir=DATA/fashion-mnist

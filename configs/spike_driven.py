@@ -10,8 +10,8 @@ of its spikes:
 
     sdit train --config=spike_driven:fewer_spikes --config.init=runs/mnist --workdir=runs/sparse --config.data.dir=DATA/mnist
 
-Both on MNIST give `pretrained:mnist_spike_driven`; `pretrained:fashion_mnist_spike_driven` is the first alone, which scores
-better there. docs/results.md has scores and energy.
+Both on MNIST give `pretrained:mnist`. `pretrained:fashion_mnist` is the first alone, which scores better there, run at T = 7.
+docs/results.md has scores and energy.
 """
 
 import runpy

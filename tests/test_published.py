@@ -69,7 +69,8 @@ def test_our_scores_are_those_of_the_file(row):
 
 
 def test_commands_have_flags_of_evaluate():
-    nodes = ast.walk(ast.parse((ROOT / "sdit_jax/commands/evaluate.py").read_text()))
+    sources = [(ROOT / "sdit_jax" / "commands" / f"{name}.py").read_text() for name in ("evaluate", "drawing")]
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
     calls = [node for node in nodes if isinstance(node, ast.Call) and getattr(node.func, "attr", "").startswith("DEFINE_")]
     commands = re.findall(r"^sdit evaluate ((?:.*\\\n)*.*)", OURS, re.MULTILINE)
     flags = {flag for command in commands for flag in re.findall(r"--(\w+)", command)}

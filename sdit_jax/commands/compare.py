@@ -1,7 +1,7 @@
 """Compares evaluations: distance against energy of an image.
 
     sdit compare --evaluations=runs/a/evaluation/...,runs/b/evaluation/... --out=compared
-    sdit compare --evaluations=docs/results/mnist.json,docs/results/mnist_guided.json --out=compared
+    sdit compare --evaluations=docs/results/mnist_sdit.json,docs/results/mnist_sdit_guided.json --out=compared
 
 They are folders of `sdit evaluate`, or their evaluation.json; those of different data or sizes are not told apart. Prints a
 table, and writes compare.png, in which the front of those that none betters is drawn through, and compare.json.

@@ -3,7 +3,7 @@
     sdit sample --workdir=runs/digits --out=samples
     sdit sample --workdir=runs/digits --out=samples --n=20 --labels=3,7 --sampler=ddpm --steps=250 --guidance=2
     sdit sample --workdir=pretrained:mnist --out=samples
-    sdit sample --workdir=pretrained:mnist_spike_driven --out=samples --calls=4
+    sdit sample --workdir=pretrained:mnist --out=samples --calls=4
 
 Weights are those of a run folder, of a .safetensors file, or shipped with the package (pretrained:NAME). Writes grid.png and
 samples.npz, with the arrays arr_0 (uint8 NHWC), labels (int32) and protocol (JSON: how they were drawn). Other samples in the

@@ -41,6 +41,7 @@ METADATA = {"config", "few_calls", "format", "step", "weights"}  # And the hash 
 SUFFIX = ".safetensors"
 DTYPES = ("float32", "bfloat16", "float16")
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
+RENAMED = {"mnist_spike_driven": "mnist", "fashion_mnist_spike_driven": "fashion_mnist"}  # In the configurations of older runs.
 
 
 def find(place: str | Path) -> Path | None:
@@ -51,7 +52,7 @@ def find(place: str | Path) -> Path | None:
     kind, colon, name = str(place).partition(":")
     if kind + colon != "pretrained:":
         return as_path(place) if str(place).endswith(SUFFIX) else None
-    shipped = sorted(path.stem for path in PRETRAINED.glob(f"*{SUFFIX}"))
+    name, shipped = RENAMED.get(name, name), sorted(path.stem for path in PRETRAINED.glob(f"*{SUFFIX}"))
     if name not in shipped:
         allowed = ", ".join(f"pretrained:{name}" for name in shipped)
         raise InputError(f"{place}: not shipped, allowed are {allowed}")

@@ -28,8 +28,8 @@ class Point(NamedTuple):
 def read(paths: Sequence[Path], distance: str) -> list[Point]:
     """The evaluations in these files, or in evaluation.json of these folders, by energy.
 
-    `distance` is a score with its split, such as "fd_classifier/train". Raises InputError for a file that is missing or damaged,
-    or has no such score or no energy.
+    `distance` is a score with its split, such as "fd_classifier/train". Raises InputError for a file that is missing, is
+    damaged, or has no such score or no energy.
     """
     return sorted((_read(path / "evaluation.json" if path.is_dir() else path, distance) for path in paths), key=_energy)
 
