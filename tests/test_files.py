@@ -129,3 +129,13 @@ def test_a_bucket_that_is_not_there_is_named_and_not_made(bucket):
     with pytest.raises(InputError, match="^gs://other/run: the folder cannot be written"):
         files.make_folder(files.as_path("gs://other/run"))
     assert not files.as_path("gs://other").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_folder_of_a_bucket_shows_what_others_write(bucket):
+    gcsfs = pytest.importorskip("gcsfs")
+    folder = files.as_path(f"{bucket}/shared")
+    (folder / "a").write_bytes(b"")
+    assert [path.name for path in folder.iterdir()] == ["a"]
+    gcsfs.GCSFileSystem(skip_instance_cache=True).pipe_file(f"{bucket}/shared/b", b"")
+    assert [path.name for path in folder.iterdir()] == ["a", "b"]
