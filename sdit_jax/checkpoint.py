@@ -131,7 +131,7 @@ class Checkpoints:
             self._seal()
 
     def _check_room(self, nbytes: int) -> None:
-        """Raises InputError where there is no room for a checkpoint; several processes, and those that write to a store, find out later."""
+        """Raises InputError where there is no room for a checkpoint, which several processes find out as they write."""
         if jax.process_count() > 1 or on_store(self.folder):
             return
         free = shutil.disk_usage(self.folder).free

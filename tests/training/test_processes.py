@@ -177,22 +177,34 @@ def state(step, value):
     return jax.device_put(made, replicated(make_mesh()))
 
 
-def restore_in_this_process(process, port, workdir, fault):
-    """Restores steps 2 and 4, of which only process 1 finds the newer one at fault; writes what becomes of it to a file.
+DAMAGE, TIMEOUT = ValueError("DATA_LOSS: cut short"), TimeoutError("storage timed out")
+# By name: what a process finds when it reads a step.
+FAULTS = {
+    "damage": {(1, 6): DAMAGE},
+    "two damaged": {(1, 6): DAMAGE, (0, 4): DAMAGE},
+    "timeout": {(1, 6): TIMEOUT},
+    "damage, then a timeout": {(1, 6): DAMAGE, (0, 4): TIMEOUT},
+}
+
+
+def restore_in_this_process(process, port, workdir, name):
+    """Restores steps 2, 4 and 6, of which processes find some at fault; writes what becomes of it to a file.
 
     Not to stdout, where Gloo's threads print too, in the middle of a line.
     """
     out = workdir.with_suffix(f".{process}")
     processes.start(f"localhost:{port}", 2, process)
+    processes.wait_for_all("the start")
     read = ocp.StandardCheckpointHandler.restore
 
     def restore(handler, directory, *args, **kwargs):
-        if process == 1 and directory.parent.name == "4":
-            raise ValueError("DATA_LOSS: cut short") if fault == "damage" else TimeoutError("storage timed out")
+        fault = FAULTS[name].get((process, int(directory.parent.name)))
+        if fault is not None:
+            raise fault
         return read(handler, directory, *args, **kwargs)
 
-    with Checkpoints(workdir) as checkpoints:
-        for step in (2, 4):
+    with Checkpoints(workdir, keep=3) as checkpoints:
+        for step in (2, 4, 6):
             checkpoints.save(state(step, float(step)))
         checkpoints.wait()
         ocp.StandardCheckpointHandler.restore = restore
@@ -202,25 +214,25 @@ def restore_in_this_process(process, port, workdir, fault):
             out.write_text(f"{type(error).__name__}: {error}\n")
         else:
             first = int(found.step), float(found.params["kernel"].addressable_data(0)[0, 0])
-            checkpoints.save(state(4, 44.0))
+            checkpoints.save(state(6, 66.0))
             checkpoints.wait()
             ocp.StandardCheckpointHandler.restore = read
             again = checkpoints.restore(like=state(0, 0.0)).params["kernel"].addressable_data(0)[0, 0]
             out.write_text(f"{first[0]} {first[1]}\n{again}\n")
 
 
+FAILED = "RuntimeError: {workdir}/checkpoints/%d: process %d could not read it; nothing was changed"
+
+
 @pytest.mark.parametrize(
     ("fault", "written", "folders"),
     [
-        ("damage", [["2 2.0", "44.0"]] * 2, ["checkpoints", "damaged_checkpoint_4"]),
-        (
-            "timeout",
-            [["RuntimeError: {workdir}/checkpoints/4: process 1 could not read it; nothing was changed"],
-             ["TimeoutError: storage timed out"]],
-            ["checkpoints"],
-        ),
+        ("damage", [["4 4.0", "66.0"]] * 2, ["checkpoints", "damaged_checkpoint_6"]),
+        ("two damaged", [["2 2.0", "66.0"]] * 2, ["checkpoints", "damaged_checkpoint_4", "damaged_checkpoint_6"]),
+        ("timeout", [[FAILED % (6, 1)], ["TimeoutError: storage timed out"]], ["checkpoints"]),
+        ("damage, then a timeout", [["TimeoutError: storage timed out"], [FAILED % (4, 0)]], ["checkpoints"]),
     ],
-)  # fmt: skip
+)
 def test_what_one_process_cannot_read_no_process_uses(tmp_path, fault, written, folders):
     """Damage is set aside for all of them; any other error stops all of them and changes nothing."""
     workdir, port = tmp_path / "run", free_port()
