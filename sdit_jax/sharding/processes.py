@@ -7,6 +7,7 @@ process 0, the number of processes, and its own index.
 import importlib.util
 import logging
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,14 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1, prefix: 
     Raises InputError for arguments that contradict each other, another number of processes than `processes`, and a time-out.
     """
     if coordinator:
-        if ":" not in coordinator:
+        if not coordinator.rpartition(":")[2].isdecimal() or ":" not in coordinator:
             raise InputError(f"{prefix}coordinator: found {coordinator!r}, must be host:port of process 0")
         if processes < 1:
             raise InputError(f"{prefix}processes: found {processes}, must be at least 1 with a {prefix}coordinator")
         if not 0 <= process < processes:
             raise InputError(f"{prefix}process: found {process}, allowed are 0..{processes - 1}")
+        if process == 0:
+            _check_port(coordinator, f"{prefix}coordinator")
         _initialize(coordinator_address=coordinator, num_processes=processes, process_id=process)
     elif process >= 0:
         raise InputError(f"{prefix}process: found {process}, needs a {prefix}coordinator")
@@ -65,6 +68,16 @@ def wait_for_all(point: str) -> None:
             multihost.get_barrier_sync_fn()(key=point, timeout_ms=1000 * APART_S)
         except jax.errors.JaxRuntimeError as error:
             raise TrainingFailed(f"the processes did not meet before {point}: {str(error).splitlines()[0]}") from None
+
+
+def _check_port(coordinator: str, field: str) -> None:
+    """Raises InputError where this machine cannot listen at the port, with which JAX crashes."""
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # One that was closed a moment ago is free.
+        try:
+            listening.bind(("", int(coordinator.rpartition(":")[2])))
+        except (OSError, OverflowError) as error:
+            raise InputError(f"{field}: found {coordinator!r}, whose port cannot be opened here ({error})") from None
 
 
 def _initialize(may_be_alone: bool = False, **arguments: Any):

@@ -1,5 +1,6 @@
 """How processes join each other, and errors in the input that are raised before waiting."""
 
+import socket
 import time
 
 import jax
@@ -74,6 +75,9 @@ def test_tpus_in_no_pod_work_alone_and_say_so(joined, monkeypatch, caplog):
     ("arguments", "words"),
     [
         (("host", 2, 0), "--coordinator: found 'host', must be host:port"),
+        (("host:", 2, 0), "--coordinator: found 'host:', must be host:port"),
+        (("host:port", 2, 0), "--coordinator: found 'host:port', must be host:port"),
+        (("host:70000", 2, 0), "--coordinator: found 'host:70000', whose port cannot be opened"),
         (("host:1", 0, 0), "--processes: found 0"),
         (("host:1", 2, 2), "--process: found 2, allowed are 0..1"),
         (("host:1", 2, -1), "--process: found -1"),
@@ -85,6 +89,19 @@ def test_what_cannot_be_is_refused_at_once(joined, arguments, words):
     with pytest.raises(InputError, match=words):
         processes.start(*arguments, prefix="--")
     assert joined == []
+
+
+def test_a_port_in_use_is_named_by_the_process_that_would_listen_there(joined, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        address = f"localhost:{taken.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"^--coordinator: found '{address}', whose port cannot be opened here .*in use"):
+            processes.start(address, 2, 0, prefix="--")
+        assert joined == []
+        processes.start(address, 2, 1)
+        assert len(joined) == 1
 
 
 def test_processes_that_do_not_come_are_one_line(joined, monkeypatch):
