@@ -87,7 +87,7 @@ def default_config(model: Mapping) -> Config:
     config.ema.ramp = 0.05  # The half-life is at most this fraction of the images seen, so that early weights are forgotten.
 
     config.checkpoint = ml_collections.ConfigDict()
-    config.checkpoint.every = "5 epochs"  # And at the end.
+    config.checkpoint.every = "5 epochs"  # And before evaluations, and at the end.
     config.checkpoint.keep = 2  # The newest ones.
     config.checkpoint.keep_every = "never"  # A multiple of `every`: these are kept, too.
 
