@@ -5,11 +5,17 @@ With V the bytes of an array that a device is left with, and n devices along an 
     V (n - 1) / n       to gather it from its parts (all-gather), or to sum it into parts (reduce-scatter)
     2 V (n - 1) / n     to sum it whole (all-reduce: both, one after the other)
 
-In each microbatch of a step,
+In a step,
 
-    data     all-reduce of the gradients, as far as they are on a device
+    data     all-reduce of the gradients, as far as they are on a device, once also with microbatches
+
+and in each microbatch,
+
     fsdp     all-gather of the sharded weights, forward and backward; reduce-scatter of their gradients; all-reduce of the rest
     tensor   all-reduce of the result of every product over an axis that is split, forward, recomputed and backward
+
+Weights are gathered in the dtype that products round them to, `gathered` bytes each: on TPUs bfloat16, also where JAX's default
+precision multiplies float32. The TPU compiler gathers some of them in float32 none the less (docs/plan.md).
 
 Products of parameters alone, the same for all images (projected tokens), are multiplied once. Their gradients are summed over
 the images before they are multiplied further, so they are sent beside those of the parameters; and where weights are sharded,
@@ -52,7 +58,7 @@ class Collective:
 
 
 def collectives(
-    program: Program, params: Any, layout: Layout, mesh: Mesh | AbstractMesh, microbatches: int = 1
+    program: Program, params: Any, layout: Layout, mesh: Mesh | AbstractMesh, microbatches: int = 1, gathered: int = 4
 ) -> list[Collective]:
     """Of a step with this `arithmetic.training_program`; `params` may be shapes."""
     fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
@@ -70,8 +76,8 @@ def collectives(
     common = [operation for operation in program.operations if operation.is_common and operation.phase != "backward"]
     gradients_of_common = results(operation for operation in common if operation.phase == "forward")
     return [
-        Collective("data", "all-reduce", "gradients", microbatches * (sharded / fsdp + whole) + gradients_of_common),
-        Collective("fsdp", "all-gather", "weights, forward and backward", microbatches * 2 * sharded),
+        Collective("data", "all-reduce", "gradients", sharded / fsdp + whole + gradients_of_common * (microbatches == 1)),
+        Collective("fsdp", "all-gather", "weights, forward and backward", microbatches * 2 * sharded * gathered / 4),
         Collective("fsdp", "reduce-scatter", "gradients of sharded weights", microbatches * sharded),
         Collective(
             "fsdp", "all-reduce", "other gradients, and products of parameters",

@@ -130,7 +130,7 @@ def predict(config: Config, chip: Chip, devices: int, slices: int = 0, names: tu
         flops=groups * program.flops,
         device=arithmetic(program, images // M, tensor=sizes["tensor"], updated=updated, ema=state.ema is not None),
         memory=held,
-        collectives=tuple(collectives(program, state.params, model.layout, mesh, M)),
+        collectives=tuple(collectives(program, state.params, model.layout, mesh, M, gathered=2 if chip.torus else 4)),
     )  # fmt: skip
 
 

@@ -60,7 +60,7 @@ FIELDS = {"batch_size": 32, "model__depth": 2, "mesh__data": 1}
 
 
 @pytest.mark.parametrize("microbatches", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_data_parallelism_sums_gradients_once_a_microbatch(real, on_eight_devices, microbatches):
+def test_data_parallelism_sums_gradients_once_a_step(real, on_eight_devices, microbatches):
     fields = FIELDS | {"mesh__data": 8, "microbatches": microbatches}
     found, expected = in_text(on_eight_devices(**fields)), predicted(real, **fields)
     assert set(found) == set(expected) == {"all-reduce"}
