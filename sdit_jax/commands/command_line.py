@@ -25,7 +25,7 @@ from absl import app, flags
 from sdit_jax import memory
 from sdit_jax.errors import InputError, Stopped, TrainingFailed
 from sdit_jax.files import as_path, cache_dir
-from sdit_jax.sharding.processes import STOPPED
+from sdit_jax.sharding.processes import STOPPED, expect_no_tpu
 from sdit_jax.training.progress import LEFT_BEHIND
 
 VERBS = (
@@ -68,6 +68,7 @@ def run(command: ModuleType) -> None:
 
     def call(argv):
         memory.keep_freed()
+        expect_no_tpu()
         if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
             jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:

@@ -5,7 +5,6 @@ The compiler is that of the package libtpu, which knows chips by name and needs 
 
 import importlib.metadata
 import importlib.util
-import os
 from typing import Any
 
 import jax
@@ -14,14 +13,10 @@ from jax.experimental import topologies
 from sdit_jax.errors import InputError
 from sdit_jax.planner import chips
 from sdit_jax.planner.chips import Chip
+from sdit_jax.sharding import processes
 
 # v4 is left out: without chips, libtpu knows its cores, each with half of the memory, and not the chip of both.
 NAMES = ("v5e", "v5p", "v6e")
-# What libtpu reads when it is loaded where no chips are used: it searches for no metadata server and locks no chips.
-ENVIRONMENT = {
-    "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8", "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
-}  # fmt: skip
 
 
 def is_installed() -> bool:
@@ -44,8 +39,7 @@ def devices(name: str, slices: int = 1, field: str = "topology") -> tuple[Chip, 
     allowed = f"allowed are {', '.join(NAMES)} with a shape, as in v5e:4x4 and v5p:2x2x2"
     if kind not in NAMES or not shape:
         raise InputError(f"{field}: found {name!r}, {allowed}")
-    for variable, value in ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
+    processes.expect_no_tpu(compiling=True)
     jax.config.update("jax_platforms", "cpu")
     arguments: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if set(shape) <= {"1", "x"}:  # A host has four chips elsewhere.

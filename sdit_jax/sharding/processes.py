@@ -19,6 +19,11 @@ from sdit_jax.progress import saying
 STOPPED = 75  # Exit code of a run that was stopped before its end: rerun to resume (EX_TEMPFAIL).
 WAIT_S, HEARTBEAT_S = 300, 60  # For all processes to start; for a sign of life of each.
 APART_S, PATIENCE_S = 3600, 10  # From the first process at a point of a run to the last one; until a log says who waits.
+# libtpu then asks no metadata server about the machine, and locks no chips.
+NO_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8", "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
+}  # fmt: skip
 log = logging.getLogger(__name__)
 
 
@@ -107,5 +112,15 @@ def _under_slurm() -> dict[str, Any] | None:
 
 def _on_tpu():
     """Whether JAX will run on TPUs. JAX itself must not be used yet."""
-    here = any(Path("/dev").glob("accel*")) or Path("/dev/vfio/0").exists()
-    return here and importlib.util.find_spec("libtpu") is not None
+    return _has_chips() and importlib.util.find_spec("libtpu") is not None
+
+
+def _has_chips():
+    return any(Path("/dev").glob("accel*")) or Path("/dev/vfio/0").exists()
+
+
+def expect_no_tpu(compiling: bool = False) -> None:
+    """Sets what libtpu reads when JAX loads it where it finds no TPUs, or is `compiling` for others: it then logs no errors."""
+    if compiling or not _has_chips():
+        for variable, value in NO_TPU.items():
+            os.environ.setdefault(variable, value)
