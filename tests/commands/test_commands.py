@@ -154,6 +154,9 @@ def test_a_mistake_in_importing_is_one_line_and_writes_nothing(small, tmp_path, 
 PLANNING_MISTAKES = {
     "unknown chip": (("--chip=v9",), ("--chip", "v9", "v5p")),
     "no chip": ((), ("--chip", "missing")),
+    "no topology": (("--compile",), ("--topology", "missing")),
+    "a chip beside a topology": (("--compile", "--topology=v5e:2x4", "--chip=v5e"), ("--chip", "--compile")),
+    "a topology that is not compiled for": (("--chip=v5e", "--topology=v5e:2x4"), ("--topology", "v5e:2x4", "--compile")),
     "mesh": (("--chip=v5p", "--devices=8", "--config.mesh.fsdp=3"), ("config.mesh", "fsdp 3", "8")),
     "out of a folder that is not there": (("--chip=v5p", "--out=/nowhere/plan.json"), ("--out", "/nowhere/plan.json")),
 }
