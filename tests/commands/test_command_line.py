@@ -17,9 +17,10 @@ from sdit_jax.errors import InputError, NoSuchSplit, data_fields_named
 # Flags that the help of a verb must explain.
 SHOWN = {
     "train": ("config", "workdir", "dry_run"),
-    "sample": ("workdir", "sampler", "guidance"),
+    "sample": ("workdir", "sampler", "guidance", "calls"),
     "animate": ("out", "layers"),
     "evaluate": ("workdir", "samples", "inception"),
+    "tune": ("calls", "evaluations"),
     "verify": (),
     "export": ("workdir", "dtype"),
     "import_release": ("checkpoint",),
@@ -28,6 +29,7 @@ SHOWN = {
     "plan": ("chip", "slices"),
     "sweep": ("list", "index", "results"),
     "curves": ("scalars",),
+    "compare": ("evaluations", "distance"),
     "scaling": ("resamples",),
     "bench": ("what",),
 }
