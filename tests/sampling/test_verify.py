@@ -83,6 +83,6 @@ def test_the_command_prints_it_and_exits_with_1_for_damage(small, workdir):
 
 def test_weights_in_a_file():
     found = verify("pretrained:mnist")
-    assert found.sound and found.findings[0].found == "ema weights of step 18,750"
+    assert found.sound and found.findings[0].found == "ema weights of step 4,062"
     with pytest.raises(InputError, match="not a run folder"):
         verify("nowhere")

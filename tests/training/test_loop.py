@@ -141,7 +141,7 @@ def test_a_step_that_does_not_fit_into_memory_is_refused(small, tmp_path, monkey
     assert 0 < memory.free(jax.devices()[0]) < total
     monkeypatch.setattr(memory, "free", lambda device: 2**10)
     with pytest.raises(
-        InputError, match="batch_size: found 16, for which a step needs .* GiB, and 9.54e-07 GiB are free; lower"
+        InputError, match="batch_size: found 16, for which a step needs .* GiB, and 9.537e-07 GiB are free; lower"
     ):
         train_and_evaluate(small.config(), tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text()
