@@ -35,16 +35,16 @@ def commands():
 
 
 def _command(verb):
+    before = set(flags.FLAGS)
     module = runpy.run_module(f"sdit_jax.commands.{verb}")
     required, rows = module.get("REQUIRED", ()), []
-    for holder in module.values():
-        if isinstance(holder, flags.FlagHolder):
-            flag = flags.FLAGS[holder.name]
-            values = getattr(flag.parser, "enum_values", None) or [flag.parser.syntactic_help or flag.flag_type()]
-            text = flag.help.removeprefix(f"<{'|'.join(values)}>: ")
-            default = "required" if flag.name in required else _code(flag.default_as_str and flag.default_as_str.strip("'"))
-            rows.append((f"`--{flag.name}`", default, ", ".join(values), text))
-            delattr(flags.FLAGS, flag.name)  # Several verbs have flags of the same name.
+    for name in [name for name in flags.FLAGS if name not in before]:
+        flag = flags.FLAGS[name]
+        values = getattr(flag.parser, "enum_values", None) or [flag.parser.syntactic_help or flag.flag_type()]
+        text = flag.help.removeprefix(f"<{'|'.join(values)}>: ")
+        default = "required" if name in required else _code(flag.default_as_str and flag.default_as_str.strip("'"))
+        rows.append((f"`--{name}`", default, ", ".join(values), text))
+        delattr(flags.FLAGS, name)  # Several verbs have flags of the same name.
     argument = f" {module['ARGUMENT'].upper()}" if "ARGUMENT" in module else ""
     return f"## {verb}\n\n`sdit {verb}{argument}`: {module['__doc__']}\n{_table('flag', rows)}"
 
