@@ -153,10 +153,11 @@ class Checkpoints:
     def _seal(self) -> None:
         """Hashes the items that are complete, on process 0. Orbax calls it before it renames the temporary folder of a step."""
         for step in list(self._unsealed) if jax.process_index() == 0 else ():
-            for folder in (self.folder / str(step), *self.folder.glob(f"{step}{TEMPORARY}*")):
-                if folder.is_dir():
-                    hashes.seal(folder)
-                    self._unsealed.remove(step)
+            there = [path for path in (self.folder / str(step), *self.folder.glob(f"{step}{TEMPORARY}*")) if path.is_dir()]
+            for folder in there:  # A run that was killed may have left another temporary one.
+                hashes.seal(folder)
+            if there:
+                self._unsealed.remove(step)
 
     def restore(self, like: S) -> S | None:
         """The newest readable state, laid out as `like` whatever devices saved it; None where there is no checkpoint.

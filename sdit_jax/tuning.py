@@ -31,7 +31,7 @@ STEPS = {"levels": -0.08, "churn": 0.3, "guidance": 0.5}  # Of the search's firs
 
 
 class Form(NamedTuple):
-    """A trajectory of `steps` steps, with guidance in `guided` of them from the one at place `first`."""
+    """A trajectory of `steps` steps, of which `guided` in a row have guidance, from index `first` on."""
 
     steps: int
     guided: int
@@ -70,14 +70,14 @@ class Search:
         moments.add(extract(self.extractor, drawn).features_ND)
         return frechet_distance(moments.mean_D, moments.covariance_DD, self.reference.mean_D, self.reference.covariance_DD)
 
-    def best(self, calls: int, evaluations: int, tell: Callable[[Sampling, float], None] = lambda *_: None) -> Sampling:
-        """The way with the least distance of those that are tried, about `evaluations`; `tell` hears of each one."""
+    def best(self, calls: int, evaluations: int, report: Callable[[Sampling, float], None] = lambda *_: None) -> Sampling:
+        """The least distant of about `evaluations` ways; `report` is called with each of them and its distance."""
         known: dict[Sampling, float] = {}
 
         def measured(sampling):
             if sampling not in known:
                 known[sampling] = self.distance(sampling)
-                tell(sampling, known[sampling])
+                report(sampling, known[sampling])
             return known[sampling]
 
         model, T = self.run.model, len(self.run.objective.schedule)

@@ -3,8 +3,8 @@
     sdit compare --evaluations=runs/a/evaluation/...,runs/b/evaluation/... --out=compared
     sdit compare --evaluations=docs/results/mnist_sdit.json,docs/results/mnist_sdit_guided.json --out=compared
 
-They are folders of `sdit evaluate`, or their evaluation.json; those of different data or sizes are not told apart. Prints a
-table, and writes compare.png, in which the front of those that none betters is drawn through, and compare.json.
+Evaluations are folders that `sdit evaluate` wrote, or their evaluation.json, all of one data set and of about as many samples:
+neither is checked. Prints a table, and writes compare.json and compare.png, with the Pareto front as a dashed line.
 """
 
 from absl import flags

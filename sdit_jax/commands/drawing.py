@@ -14,7 +14,7 @@ flags.disclaim_key_flags()  # They belong to the verb that asks for them, and ar
 
 
 def define_flags(sampler: str, steps: int) -> Callable[[Run], Sampling]:
-    """Defines the flags; returns a function from a run to how it is to be sampled, which raises InputError for wrong values."""
+    """Defines the flags. Returns a function that reads them for a run, and raises InputError for what it does not allow."""
     stochastic = " and ".join(name for name, found in SAMPLERS.items() if found.stochastic)
     flags.DEFINE_string("sampler", sampler, f"One of {', '.join(SAMPLERS)}; {stochastic} are stochastic.")
     flags.DEFINE_integer("steps", steps, "Sampling steps.")

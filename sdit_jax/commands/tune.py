@@ -59,7 +59,7 @@ def main() -> None:
     log.info(run.describe_weights)
     for number in calls:
         log.info("%s calls, about %s distances of %s samples", number, EVALUATIONS.value, f"{N.value:,}")
-        found[number] = search.best(number, EVALUATIONS.value, _tell)
+        found[number] = search.best(number, EVALUATIONS.value, _log)
         if OUT.value:
             weights.write(out, run.config, run.variables, weights=run.weights, step=run.step, dtype="float32", few_calls=found)
         else:
@@ -82,5 +82,5 @@ def _search(run):
     return Search(run, extractor, reference, n=N.value, seed=SEED.value, batch_size=BATCH_SIZE.value)
 
 
-def _tell(sampling, distance):
+def _log(sampling, distance):
     log.info("%8.3f  %s", distance, sampling.name)

@@ -1,4 +1,4 @@
-"""Evaluations against each other: distance against energy of an image, and the front that none of them betters in both."""
+"""Evaluations against each other: distance against energy of an image, and their Pareto front."""
 
 import json
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def _energy(point, account="pJ"):
 
 
 def front(points: Sequence[Point], account: str = "pJ") -> list[Point]:
-    """Those that no other one betters in distance at equal or less energy, by energy."""
+    """The Pareto front, by energy: no other point has a smaller distance at no more energy."""
     found: list[Point] = []
     for point in sorted(
         (point for point in points if account in point.energy), key=lambda p: (_energy(p, account), p.distance)
@@ -92,7 +92,7 @@ def to_markdown(points: Sequence[Point]) -> str:
 
 
 def draw(points: Sequence[Point], path: Path, distance: str) -> None:
-    """Writes a PNG: distance against energy of an image in both accounts, logarithmic, with the front drawn through."""
+    """Writes a PNG: distance against energy of an image in both accounts, on logarithmic axes, with the Pareto front."""
 
     def fill(axes: Axes, account: str):
         there = [point for point in points if account in point.energy]

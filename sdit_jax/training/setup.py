@@ -95,13 +95,13 @@ class Setup:
         if cadence.evaluate:
             intervals["evaluation"] = cadence.evaluate
         every = ", ".join(f"{name} every {interval or '-'}" for name, interval in intervals.items())
-        taught = f"\nlearning from {config.distillation.teacher}" if self.teacher else ""
+        teacher = f"\nlearning from {config.distillation.teacher}" if self.teacher else ""
         lines = (
             f"{config.data.name} {config.data.split}: {self.loader.describe()}",
             f"{parameters:,} parameters, {self.model.summary}, EMA half-life {half_life}",
             f"{cadence.total:,} steps ({images:,} images, {images / self.loader.num_images:.1f} epochs); {every}",
         )
-        return "\n".join(lines) + taught
+        return "\n".join(lines) + teacher
 
     def overview(self) -> str:
         """A table of all parameters with their shapes."""

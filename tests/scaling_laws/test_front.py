@@ -11,7 +11,7 @@ from sdit_jax.scaling_laws.front import Point, front
 SHIPPED = ("mnist_sdit", "mnist_sdit_guided", "mnist", "mnist_4_calls", "mnist_2_calls")
 
 
-def test_the_front_is_what_no_other_betters():
+def test_the_pareto_front_is_that_of_its_definition():
     rng = np.random.default_rng(0)
     pairs = [(d, e) for d, e in rng.uniform(0, 5, (300, 2)).round(1).tolist() if d + e > 3]
     points = [Point(str(i), 100, 1, d, None, {"pJ": e}) for i, (d, e) in enumerate(pairs)]
