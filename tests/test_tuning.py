@@ -65,10 +65,10 @@ def test_a_known_optimum_is_found(search, monkeypatch):
         return float(np.square((np.array(sampling.levels) - best) / 100).sum() + 4 * (sampling.churn - 0.8) ** 2 + wrong)
 
     monkeypatch.setattr(search, "distance", distance)
-    heard = []
-    found = search.best(4, 150, lambda sampling, value: heard.append((value, sampling)))
+    reported = []
+    found = search.best(4, 150, lambda sampling, value: reported.append((value, sampling)))
     assert np.abs(np.array(found.levels) - best).max() < 12 and abs(found.churn - 0.8) < 0.1
-    assert distance(found) == min(heard, key=lambda pair: pair[0])[0] and len(heard) <= 160
+    assert distance(found) == min(reported, key=lambda pair: pair[0])[0] and len(reported) <= 160
 
 
 def test_the_distance_is_that_of_an_evaluation(search, trained, tmp_path):
