@@ -75,6 +75,7 @@ def default_config(model: Mapping) -> Config:
     config.optimizer.learning_rate = 1e-4  # At its peak.
     config.optimizer.schedule = "constant"  # "constant", "linear" or "cosine" decay to final_fraction of the learning rate.
     config.optimizer.warmup = "0 steps"  # Linear, from 0 to the peak.
+    config.optimizer.restart = 0  # Step at which a run had ended and was made longer; set by itself.
     config.optimizer.final_fraction = 0.0  # Of the peak, after the decay.
     config.optimizer.b1 = 0.9  # Decay of the mean of gradients.
     config.optimizer.b2 = 0.999  # Decay of the mean of their squares.

@@ -14,6 +14,7 @@ Lives are forks of a process that has imported the package (see forking.py), and
 
 import argparse
 import collections
+import contextlib
 import datetime
 import itertools
 import json
@@ -76,7 +77,8 @@ class Process:
         return not select.select([self._answer], [], [], 0)[0]
 
     def kill(self) -> None:
-        os.kill(self.id, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # It has ended by itself, since it missed another one.
+            os.kill(self.id, signal.SIGKILL)
         self.wait()
 
     def wait(self) -> int:

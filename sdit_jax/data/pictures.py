@@ -11,17 +11,17 @@ from sdit_jax.errors import BrokenImage
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def is_colour(path: Path) -> bool:
+def is_colour(data: bytes, name: object) -> bool:
     """Whether an image has colour, by its header and palette. Raises BrokenImage where any part of it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data)) as image:
             image.load()
             if image.mode.startswith("P"):
                 palette = np.reshape(image.getpalette("RGB") or [], (-1, 3))
                 return bool((palette != palette[:, :1]).any())
             return not image.mode.startswith(("1", "L", "I"))
     except Exception as error:  # Pillow's decoders raise many kinds.
-        raise _broken(path, error) from None
+        raise _broken(name, error) from None
 
 
 def decode(data: Path | bytes, channels: int, name: object = None) -> np.ndarray:

@@ -8,6 +8,7 @@ Sources: Heek et al. 2024 (multistep consistency models, arXiv 2403.06807); Meng
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from sdit_jax.diffusion.objective import Objective
 from sdit_jax.errors import InputError
 from sdit_jax.models import Network, cast
 from sdit_jax.sampling.how import Sampling
+from sdit_jax.sampling.provenance import weights_sha256
 from sdit_jax.sampling.run import open_run
 from sdit_jax.training.examples import Examples
 
@@ -35,6 +37,11 @@ class Teacher:
     guidance: float
     stride: int
     levels: tuple[int, ...]
+
+    @functools.cached_property
+    def contents(self) -> str:
+        """sha256 of its weights."""
+        return weights_sha256(self.variables)
 
     def clean_images(
         self, model: Network, objective: Objective, variables: Any, x_t: jax.Array, t_B: jax.Array, y_B: jax.Array

@@ -20,7 +20,8 @@ from sdit_jax.training.initial import read_initial
 from sdit_jax.training.metrics import MetricWriter, NoWriter
 from sdit_jax.training.outputs import Outputs, agreed_missing
 from sdit_jax.training.progress import NullStream, Progress, StopRequest
-from sdit_jax.training.setup import Setup, check_same_run, make_setup, write_description
+from sdit_jax.training.resume import check_same_run, lengthened, write_description
+from sdit_jax.training.setup import Setup, make_setup
 from sdit_jax.training.state import TrainState
 from sdit_jax.training.step import Averages, Health, TooLarge, compiled, empty_averages, make_train_step
 
@@ -40,8 +41,9 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
       TrainingFailed: the loss, a parameter or a running statistic is not finite.
       Stopped: SIGTERM, Ctrl-C, or a preemption notice to any process; the state is saved, and a rerun resumes.
     """
+    config = lengthened(config, workdir)
     setup = make_setup(config)
-    check_same_run(config, setup.contents, workdir)
+    check_same_run(setup, workdir)
     if not (workdir / "config.json").exists():
         read_initial(config, setup.shapes)  # Before anything is written. A run that has begun does without it.
     if dry_run:

@@ -19,6 +19,8 @@ UPDATE_RMS = 0.2  # Of Muon, before the learning rate: about that of Adam.
 def learning_rate(config: Config, total_steps: int, warmup_steps: int) -> optax.Schedule:
     """Linear warm-up from 0, then constant, or linear or cosine decay to `final_fraction` of the peak at the last step.
 
+    With `restart`, all of that begins at that step.
+
     Raises InputError for a field out of its range.
     """
     peak, final = config.learning_rate, config.learning_rate * config.final_fraction
@@ -26,6 +28,9 @@ def learning_rate(config: Config, total_steps: int, warmup_steps: int) -> optax.
         raise InputError(f"config.optimizer.schedule: found {config.schedule!r}, allowed are {', '.join(SCHEDULES)}")
     if not 0 <= config.final_fraction <= 1:
         raise InputError(f"config.optimizer.final_fraction: found {config.final_fraction}, must be in 0..1")
+    if not 0 <= config.restart < total_steps:
+        raise InputError(f"config.optimizer.restart: found {config.restart}, must be in 0..{total_steps - 1}")
+    total_steps -= config.restart
     if warmup_steps >= total_steps and warmup_steps:
         raise InputError(f"config.optimizer.warmup: found {warmup_steps} steps, the whole run has {total_steps}")
     decay_steps = total_steps - warmup_steps
@@ -35,7 +40,8 @@ def learning_rate(config: Config, total_steps: int, warmup_steps: int) -> optax.
         after = optax.linear_schedule(peak, final, decay_steps)
     else:
         after = optax.cosine_decay_schedule(peak, decay_steps, config.final_fraction)
-    return optax.join_schedules([optax.linear_schedule(0, peak, warmup_steps), after], [warmup_steps])
+    rate = optax.join_schedules([optax.linear_schedule(0, peak, warmup_steps), after], [warmup_steps])
+    return (lambda step: rate(step - config.restart)) if config.restart else rate
 
 
 def check(config: Config) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import logging
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 
 from sdit_jax import config as fields
-from sdit_jax import files, sharding
+from sdit_jax import sharding
 from sdit_jax.config import Config
 from sdit_jax.data import sources
 from sdit_jax.data.loader import Loader, make_loader
@@ -29,10 +28,6 @@ from sdit_jax.training.state import TrainState, create
 from sdit_jax.training.step import empty_averages
 
 log = logging.getLogger(__name__)
-# Fields that may differ when a run resumes: what is trained does not depend on them, but for rounding.
-MAY_CHANGE = ("mesh.", "checkpoint.", "log.", "samples.", "evaluation.", "data.dir", "data.memory_GiB", "data.resident")
-
-DATA = "dataset.sha256"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Setup:
     mesh: Mesh
     model: Network
     objective: Objective
-    contents: str  # Of the data set: sha256 of its images, or of the names, sizes and labels of its files.
+    contents: str  # Of the data set: lines of hashes.
     loader: Loader
     rate: optax.Schedule
     tx: optax.GradientTransformation
@@ -145,7 +140,8 @@ def make_setup(config: Config) -> Setup:
             f"config.checkpoint.keep_every: found {config.checkpoint.keep_every!r}, {cadence.keep} steps, must be a multiple "
             f"of config.checkpoint.every, {cadence.save or total} steps"
         )
-    rate = optimizer.learning_rate(config.optimizer, total, steps(config.optimizer.warmup, "config.optimizer.warmup"))
+    warmup = steps(config.optimizer.warmup, "config.optimizer.warmup", total_steps=total - config.optimizer.restart)
+    rate = optimizer.learning_rate(config.optimizer, total, warmup)
     tx = optimizer.make_optimizer(config.optimizer, rate, model)
     evaluate = make_evaluator(config, model, objective, mesh) if cadence.evaluate else None
     teacher = read_teacher(config, model, objective)
@@ -162,31 +158,6 @@ def _spikes(setup):
     return any(
         name.startswith("firing_rate/") for name in empty_averages(setup.model, setup.objective, setup.shapes.variables, batch)
     )
-
-
-def check_same_run(config: Config, contents: str, workdir: Path) -> None:
-    """Raises InputError where the folder holds a run that this configuration, on this data, would not continue."""
-    if not (workdir / "config.json").exists():
-        return
-    before, now = fields.flattened(fields.load(workdir)), fields.flattened(config)
-    may_change = MAY_CHANGE
-    if config.optimizer.schedule == "constant" and "%" not in config.optimizer.warmup:
-        may_change += ("duration",)  # Otherwise the learning rate depends on it.
-    for name in sorted(before | now):
-        if before.get(name) != now.get(name) and not name.startswith(may_change):
-            found, kept = now.get(name), before.get(name)
-            raise InputError(f"config.{name}: found {found!r}, the run in {workdir} has {kept!r}; use another run folder")
-    if (workdir / DATA).exists() and (workdir / DATA).read_bytes() != contents.encode():
-        raise InputError(
-            f"config.data: {config.data.name} {config.data.split} has changed since the run in {workdir} began; "
-            "restore it, or use another run folder"
-        )
-
-
-def write_description(setup: Setup, workdir: Path) -> None:
-    """Writes what `check_same_run` compares: config.json and dataset.sha256."""
-    files.write_json(workdir / "config.json", setup.config.to_dict())
-    files.write_text(workdir / DATA, setup.contents)
 
 
 def total_steps(config: Config) -> int:

@@ -26,7 +26,7 @@ def assert_shows(path, expected, tolerance=0):
         found = decode(data, expected.shape[-1])
         assert found.dtype == np.uint8 and found.shape == expected.shape
         assert np.abs(found.astype(int) - expected).max() <= tolerance
-    assert is_colour(path) == (expected.shape[-1] == 3)
+    assert is_colour(path.read_bytes(), path) == (expected.shape[-1] == 3)
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp"])

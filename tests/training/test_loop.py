@@ -294,12 +294,6 @@ def test_a_finished_run_is_left_alone(small, trained, caplog):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_a_decaying_learning_rate_fixes_the_duration(small, trained, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(small.config(optimizer__schedule="cosine").to_dict()))
-    with pytest.raises(InputError, match="config.duration: found '8 steps'"):
-        train_and_evaluate(small.config(optimizer__schedule="cosine", duration="8 steps"), tmp_path)
-
-
 def test_another_configuration_in_the_same_folder_is_refused(small, trained):
     before = (trained.workdir / "config.json").read_bytes()
     with pytest.raises(InputError, match="config.model.spiking_steps: found 8, the run in .* has 4"):

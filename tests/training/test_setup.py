@@ -1,29 +1,14 @@
 """Set-up: mistakes are found before anything is written, and every loader trains the same network."""
 
-import json
-
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 from sdit_jax.errors import InputError
 from sdit_jax.training.loop import train_and_evaluate
-from sdit_jax.training.setup import check_same_run, make_setup, write_description
+from sdit_jax.training.setup import make_setup
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorBoard warn about their own affairs.
-
-
-@pytest.fixture
-def pictures(tmp_path, monkeypatch):
-    """A folder of ten classes with three grey pictures each."""
-    monkeypatch.setenv("SDIT_JAX_CACHE", str(tmp_path / "cache"))
-    rng = np.random.default_rng(0)
-    for i in range(30):
-        path = tmp_path / "pictures" / str(i % 10) / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (12, 11), np.uint8)).save(path)
-    return tmp_path / "pictures"
 
 
 def test_the_description_names_the_data(small, pictures):
@@ -44,20 +29,6 @@ def test_the_abstract_state_is_that_of_the_first_step(small):
         assert leaf.sharding.is_equivalent_to(expected.sharding, leaf.ndim)
 
 
-def test_a_run_of_an_earlier_version_is_the_same_run(small, tmp_path):
-    """Its configuration lacks younger fields and has old names for others."""
-    config = small.config()
-    saved = config.to_dict()
-    saved["model"]["timesteps"] = saved["model"].pop("spiking_steps")
-    del saved["model"]["name"], saved["data"]["margin"]
-    (tmp_path / "config.json").write_text(json.dumps(saved))
-    check_same_run(config, "", tmp_path)
-    saved["data"]["flip"] = True
-    (tmp_path / "config.json").write_text(json.dumps(saved))
-    with pytest.raises(InputError, match="config.data.flip: found False, the run in .* has True"):
-        check_same_run(config, "", tmp_path)
-
-
 def test_a_run_may_change_its_loader_and_trains_the_same_network(small, pictures, tmp_path):
     changes = {"data__name": f"folder:{pictures}", "data__margin": 2, "data__flip": True}
     straight = train_and_evaluate(small.config(**changes), tmp_path / "straight")
@@ -65,21 +36,6 @@ def test_a_run_may_change_its_loader_and_trains_the_same_network(small, pictures
     changed = train_and_evaluate(small.config(**changes, data__resident="always"), tmp_path / "changed")
     for ours, theirs in zip(jax.tree.leaves(straight), jax.tree.leaves(changed), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-
-
-@pytest.mark.parametrize("memory_GiB", [4.0, 0.0], ids=["in memory", "streamed"])
-def test_data_that_changed_since_the_run_began_is_refused(small, pictures, tmp_path, memory_GiB):
-    run = lambda **changes: make_setup(small.config(data__name="folder", data__memory_GiB=memory_GiB, **changes))
-    setup = run(data__dir=str(pictures))
-    workdir = tmp_path / "run"
-    workdir.mkdir()
-    write_description(setup, workdir)
-    pictures = pictures.rename(tmp_path / "moved")  # They may lie elsewhere.
-    check_same_run(setup.config, run(data__dir=str(pictures)).contents, workdir)
-    path = pictures / "3" / "13.png"
-    Image.fromarray(np.zeros((12, 11), np.uint8)).save(path)
-    with pytest.raises(InputError, match="config.data: folder train has changed since the run in .*/run began"):
-        check_same_run(setup.config, run(data__dir=str(pictures)).contents, workdir)
 
 
 def test_other_images_in_place_of_a_file_are_refused(small, tmp_path):

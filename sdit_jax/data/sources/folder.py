@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,8 +32,9 @@ class Folder(Examples):
         part, classes = _split(root, split)
         files, labels = _listed(part, classes)
         self.name, self.num_classes = str(part), max(1, len(classes))
-        self.fingerprint, self.contents = _fingerprint(part, files, labels), _contents(part, files, labels)
-        kinds = cache.memoized("pictures", (self.fingerprint,), lambda: {"kinds": _kinds(files, self.name)})["kinds"]
+        self.fingerprint = _fingerprint(part, files, labels)
+        read = cache.memoized("pictures", (self.fingerprint, "kinds and bytes"), lambda: _read(files, self.name))
+        kinds, self.contents = read["kinds"], _contents(part, files, labels, read["bytes"])
         for i in np.flatnonzero(kinds == BROKEN):
             log.warning("%s: not a picture that can be read", files[i])
         sound = np.flatnonzero(kinds != BROKEN)
@@ -106,20 +108,23 @@ def _fingerprint(root, files, labels):
     return digest.hexdigest()
 
 
-def _contents(root, files, labels):
+def _contents(root, files, labels, sums):
+    """A line for names, sizes and labels, all that runs of earlier versions kept, and one for the bytes."""
     lines = (f"{path.relative_to(root)} {label} {path.stat().st_size}\n" for path, label in zip(files, labels, strict=True))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return "\n".join(hashlib.sha256(data).hexdigest() for data in ("".join(lines).encode(), sums))
 
 
-def _kinds(files, name):
-    """GREY, COLOUR or BROKEN for each file. All are read once, so that every loader leaves out the same ones."""
+def _read(files, name):
+    """GREY, COLOUR or BROKEN for each file, and its checksum. All are read once, so that every loader leaves out the same."""
 
-    def kind(path):
+    def read(path):
         try:
-            return COLOUR if pictures.is_colour(path) else GREY
-        except BrokenImage:
-            return BROKEN
+            data = path.read_bytes()
+            return zlib.crc32(data), COLOUR if pictures.is_colour(data, path) else GREY
+        except (OSError, BrokenImage):
+            return 0, BROKEN
 
     with ThreadPoolExecutor() as pool:
-        kinds = progress(pool.map(kind, files), f"{name}: reading", len(files), "images")
-        return np.fromiter(kinds, np.int8, len(files))
+        found = list(progress(pool.map(read, files), f"{name}: reading", len(files), "images"))
+    sums, kinds = zip(*found, strict=True)
+    return {"kinds": np.array(kinds, np.int8), "bytes": np.array(sums, np.uint32)}
