@@ -58,6 +58,7 @@ LAYOUT = Layout(
 NEURONS = {"spiking_steps": 8, "signed": True, "gain": 0.25, "amplitude": 4.0}
 PRESETS = {
     "spike_small": {"width": 164, "final_channels": 8, **NEURONS},
+    "spike_cifar10": {"image_size": 32, "channels": 3, "width": 184, "depth": 4, "final_channels": 16, **NEURONS},
     "spike_ablation": {"patch_size": 7, "width": 132, "final_channels": 8, **NEURONS},
 }
 
