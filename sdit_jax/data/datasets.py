@@ -42,8 +42,8 @@ class Images:
 class Examples(abc.ABC):
     """Labelled images of any size, decoded on demand from any thread.
 
-    `fingerprint` changes with the files and with the place where they lie, `contents` only with what is in them: a hash of names,
-    sizes and labels in the first line, of bytes in the second.
+    `fingerprint` changes with the files and with the place where they lie, `contents` only with what is in them: a hash of
+    names, sizes and labels in the first line, of bytes in the second.
     """
 
     name: str  # For messages.
