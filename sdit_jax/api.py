@@ -65,6 +65,13 @@ class Run(trained.Run):
         progress = lambda batches: tqdm(batches, "samples", leave=False, disable=len(batches) < 2)
         return super().sample(labels, seed=seed, batch_size=batch_size, progress=progress, **how).view(Pictures)
 
+    def inpaint(self, images: Any, known: Any, labels: Sequence[int] | np.ndarray, *, seed: int = 0, **how: Any) -> Pictures:
+        """The images, uint8 (N, H, W, C), with what is not `known`, a mask (H, W) or (N, H, W), drawn to go with the rest.
+
+        Raises InputError for arguments of other shapes, and for what the network does not allow.
+        """
+        return super().inpaint(images, known, labels, seed=seed, **how).view(Pictures)
+
     def denoise(self, x: Any, t: Any, y: Any = None) -> jax.Array:
         """The clean images, float32 (B, H, W, C), that the network sees in images x at timesteps t, given labels y.
 

@@ -6,6 +6,10 @@ from pathlib import Path
 CACHE = Path("~/.cache/sdit_jax/tests").expanduser()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# A third of the time to compile; programs run slower, and round otherwise.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+if QUICK not in os.environ.get("XLA_FLAGS", ""):  # Workers inherit them.
+    os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
 os.environ.setdefault("NPROC", "16")  # At least twice the virtual devices, or their collectives can hang on two cores.
 
 import importlib.util  # noqa: E402

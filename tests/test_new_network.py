@@ -218,7 +218,10 @@ def test_it_is_sharded(trained, tmp_path):
     assert layout["params"]["enter"]["kernel"].spec[-1] == "tensor" and layout["params"]["leave"]["kernel"].spec[-2] == "tensor"
     assert layout["params"]["time_embed"]["hidden"]["kernel"].spec == PartitionSpec("fsdp", None)
 
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "NPROC": "16"}
+    environment = os.environ | {
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8",
+        "NPROC": "16",
+    }
     command = [sys.executable, __file__, str(tmp_path / "eight")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

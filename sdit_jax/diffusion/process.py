@@ -27,6 +27,13 @@ def implied_noise(schedule: Schedule, x_t: jax.Array, index, x_0: jax.Array) -> 
     return at(1 / sigmas, index, x_t) * x_t - at(alphas / sigmas, index, x_t) * x_0
 
 
+def noised_back(schedule: Schedule, x: jax.Array, index, noise: jax.Array) -> jax.Array:
+    """x_t given x_{t-1}: r x_{t-1} + sqrt(sigma_t^2 - r^2 sigma_{t-1}^2) noise, r = alpha_t / alpha_{t-1}."""
+    ratio = schedule.alphas / schedule.alphas_prev
+    spread = np.sqrt(np.maximum(schedule.sigmas**2 - ratio**2 * schedule.sigmas_prev**2, 0))
+    return at(ratio, index, x) * x + at(spread, index, x) * noise
+
+
 def posterior_mean(schedule: Schedule, x_0: jax.Array, x_t: jax.Array, index) -> jax.Array:
     """Mean of x_{t-1} given x_t and x_0."""
     return at(schedule.posterior_mean_x0, index, x_t) * x_0 + at(schedule.posterior_mean_xt, index, x_t) * x_t

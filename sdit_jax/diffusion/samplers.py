@@ -22,6 +22,7 @@ from sdit_jax.diffusion import process
 from sdit_jax.diffusion.objective import Denoised
 from sdit_jax.diffusion.schedule import Schedule
 
+ROUNDS = 2**16  # Beyond all levels: keys of the rounds of a step.
 Denoise = Callable[[jax.Array, jax.Array], Any]  # (x, t_B) -> the clean image, or Denoised.
 
 
@@ -30,6 +31,18 @@ class Path(NamedTuple):
 
     noised: jax.Array
     clean: jax.Array
+
+
+class Known(NamedTuple):
+    """Clean images, and where they are known: a mask that broadcasts to their shape.
+
+    Each step is taken `rounds` times: noised back to its level, what is drawn can move to where it goes with what
+    is known, which one step alone does not achieve (Lugmayr et al. 2022, arXiv 2201.09865, with jumps of one step).
+    """
+
+    image: jax.Array
+    region: jax.Array
+    rounds: int = 10
 
 
 class Level(NamedTuple):
@@ -169,6 +182,7 @@ def sample(
     key: jax.Array | None = None,
     clip_x0: bool = False,
     churn: float = 0.0,
+    known: Known | None = None,
     path: bool = False,
 ) -> Any:
     """Runs the reverse process from x_T to x_0 as one `jax.lax.scan`.
@@ -185,6 +199,7 @@ def sample(
       clip_x0: clips predicted clean images to [-1, 1] and moves the noise to agree. The release does not; a network that
         predicts noise on the cosine schedule needs it, since its first steps multiply errors by 1 / alpha, in the thousands.
       churn: the share of the noise that is fresh in each step, 0 to the sampler's `max_churn`.
+      known: a part of the images that is given: the others are drawn to go with it.
       path: whether to return what was seen and predicted at all steps too.
 
     Returns:
@@ -206,28 +221,41 @@ def sample(
     if list(timesteps) != sorted(timesteps, reverse=True):
         raise ValueError(f"timesteps: found {list(timesteps)}, must descend")
     respaced = schedule.respaced(timesteps)
-    denoise_at = partial(_denoised, denoise, respaced, clip_x0)
+    denoise_at = partial(_denoised, denoise, respaced, clip_x0, known)
+
+    def taken(x, x0_prev, i, key):
+        found = denoise_at(x, i)
+        x0_prev = found.x_0 if known else x0_prev  # From step to step the noise of rounds would be extrapolated, too.
+        level = Level(respaced, i, x, found.x_0, found.noise, found.v, x0_prev, key, denoise_at, churn)
+        return sampler.step(level).astype(x.dtype), found.x_0.astype(x.dtype)
+
+    def again(moved, x0_prev, i, r):
+        """The step once more, from what the last round has drawn, noised back to level i."""
+        own = fold_in(key, ROUNDS + r)
+        x = process.noised_back(respaced, moved, i, normal(fold_in(own, i), moved))
+        return taken(x, x0_prev, i, fold_in(own, ROUNDS))[0]
 
     def step(carry, i):
         x, x0_prev = carry
-        found = denoise_at(x, i)
-        level = Level(respaced, i, x, found.x_0, found.noise, found.v, x0_prev, key, denoise_at, churn)
-        moved = sampler.step(level)
-        return (moved.astype(x.dtype), found.x_0.astype(x.dtype)), Path(x, found.x_0) if path else None
+        moved, x_0 = taken(x, x0_prev, i, key)
+        if known:
+            moved = jax.lax.fori_loop(1, known.rounds, lambda r, moved: again(moved, x0_prev, i, r), moved)
+        return (moved, x_0), Path(x, x_0) if path else None
 
     (x_0, _), seen = jax.lax.scan(step, (x_T, jnp.zeros_like(x_T)), jnp.arange(len(respaced))[::-1])
     return (x_0, seen) if path else x_0
 
 
-def _denoised(denoise, schedule, clip_x0, x, i):
+def _denoised(denoise, schedule, clip_x0, known, x, i):
     """What `denoise` finds in x at level i of a respaced schedule, as Denoised."""
     found = denoise(x, jnp.full(x.shape[:1], jnp.asarray(schedule.timesteps, jnp.int32)[i]))
     if not isinstance(found, Denoised):
         if found.shape != x.shape:
             raise ValueError(f"denoise: found a clean image of shape {found.shape} for x {x.shape}")
         found = Denoised(found, process.implied_noise(schedule, x, i, found))
-    if clip_x0:
-        x_0 = jnp.clip(found.x_0, -1, 1)
+    if clip_x0 or known:
+        x_0 = jnp.clip(found.x_0, -1, 1) if clip_x0 else found.x_0
+        x_0 = jnp.where(known.region, known.image, x_0) if known else x_0
         found = found._replace(x_0=x_0, noise=process.implied_noise(schedule, x, i, x_0))
     return found
 

@@ -40,23 +40,31 @@ def make_sampler(
     mesh = mesh or sharding.make_mesh()
     replicated, split = sharding.replicated(mesh), sharding.batch_sharding(mesh, mesh.axis_names)
 
-    def trajectory(variables, y_B, index_B, seed):
+    def drawn(variables, y_B, index_B, seed):
         y_B, index_B = jax.lax.with_sharding_constraint((y_B, index_B), split)  # Here, as processes cannot pass it so.
-        x_T, keys_B = first_noise(model, index_B, seed)
-        weights = cast(model, variables)
-        predict = guided(
-            lambda x, t, y: model.apply(weights, x, t, y),
-            y_B if model.num_classes else None,
-            null=model.num_classes, scale=sampling.guidance, channels=model.channels, interval=sampling.interval,
-        )  # fmt: skip
-        drawn = samplers.sample(
-            lambda x, t: objective.denoised(predict(x, t), x, t), x_T, objective.schedule,
-            method=sampling.sampler, timesteps=sampling.visited(objective.schedule), key=keys_B,
-            clip_x0=sampling.clip_x0, churn=sampling.churn, path=path,
-        )  # fmt: skip
-        return (images.to_uint8(drawn[0]), drawn[1]) if path else images.to_uint8(drawn)
+        return trajectory(model, objective, sampling, variables, y_B, index_B, seed, path=path)
 
-    return Program(jax.jit(trajectory, in_shardings=replicated, out_shardings=replicated), mesh)
+    return Program(jax.jit(drawn, in_shardings=replicated, out_shardings=replicated), mesh)
+
+
+def trajectory(
+    model: Network, objective: Objective, sampling: Sampling, variables: Any, y_B: jax.Array, index_B: jax.Array,
+    seed: jax.Array, *, known: samplers.Known | None = None, path: bool = False,
+) -> Any:  # fmt: skip
+    """What the program of `make_sampler` computes; images may be `known` in part."""
+    x_T, keys_B = first_noise(model, index_B, seed)
+    weights = cast(model, variables)
+    predict = guided(
+        lambda x, t, y: model.apply(weights, x, t, y),
+        y_B if model.num_classes else None,
+        null=model.num_classes, scale=sampling.guidance, channels=model.channels, interval=sampling.interval,
+    )  # fmt: skip
+    drawn = samplers.sample(
+        lambda x, t: objective.denoised(predict(x, t), x, t), x_T, objective.schedule,
+        method=sampling.sampler, timesteps=sampling.visited(objective.schedule), key=keys_B,
+        clip_x0=sampling.clip_x0, churn=sampling.churn, known=known, path=path,
+    )  # fmt: skip
+    return (images.to_uint8(drawn[0]), drawn[1]) if path else images.to_uint8(drawn)
 
 
 def first_noise(model: Network, index_B: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -13,12 +13,14 @@ from sdit_jax import config as fields
 from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import Config
 from sdit_jax.diffusion.objective import Objective, make_objective
+from sdit_jax.diffusion.samplers import Known
 from sdit_jax.errors import InputError
 from sdit_jax.files import as_path
+from sdit_jax.images import from_uint8
 from sdit_jax.models import Network, build, initial_variables
 from sdit_jax.sampling import few_calls
 from sdit_jax.sampling import weights as files
-from sdit_jax.sampling.generate import generate, make_sampler
+from sdit_jax.sampling.generate import generate, make_sampler, trajectory
 from sdit_jax.sampling.how import Sampling
 
 
@@ -62,18 +64,49 @@ class Run:
 
         Raises InputError for arguments that the network does not allow.
         """
-        sampling = self.sampling(**how)
-        null = self.model.num_classes
-        labels_N = np.asarray(labels)
+        sampling, labels_N = self.sampling(**how), self._checked(labels)
+        if sampling not in self._programs:
+            self._programs[sampling] = make_sampler(self.model, self.objective, sampling)
+        program = self._programs[sampling]
+        return generate(program, self.variables, labels_N, seed=seed, batch_size=batch_size, progress=progress)
+
+    def inpaint(
+        self, images: np.ndarray, known: np.ndarray, labels: Sequence[int] | np.ndarray, *, seed: int = 0, **how: Any
+    ) -> np.ndarray:
+        """The images, uint8 (N, H, W, C), drawn anew where `known`, (H, W) or (N, H, W), is false; `how` as in `sampling`.
+
+        In each step of the sampler the known part of the clean image takes the place of what the network predicts there, and
+        the noise is what goes with it; the network thus sees it at every noise level. In the result it is unchanged. Raises
+        InputError for arguments of other shapes, and for what the network does not allow.
+        """
+        sampling, labels_N = self.sampling(**how), self._checked(labels)
+        images, known = np.asarray(images), np.asarray(known, bool)
+        shape = (len(labels_N), *2 * (self.model.image_size,), self.model.channels)
+        if images.shape != shape or images.dtype != np.uint8:
+            raise InputError(f"images: found {images.dtype} {images.shape}, must be uint8 {shape}")
+        if known.shape not in (shape[:3], shape[1:3]):
+            raise InputError(f"known: found shape {known.shape}, must be {shape[1:3]} or {shape[:3]}")
+        index_N = np.arange(len(labels_N), dtype=np.int32)
+        place = Known(from_uint8(images), known[..., None])
+        drawn = self._inpainter(sampling, self.variables, labels_N, index_N, np.uint32(seed), place)
+        return np.where(known[..., None], images, drawn)
+
+    @functools.cached_property
+    def _inpainter(self):
+        def drawn(sampling, variables, y_B, index_B, seed, known):
+            return trajectory(self.model, self.objective, sampling, variables, y_B, index_B, seed, known=known)
+
+        return jax.jit(drawn, static_argnums=0)
+
+    def _checked(self, labels):
+        """Labels as an array of int32."""
+        null, labels_N = self.model.num_classes, np.asarray(labels)
         if labels_N.ndim != 1 or not len(labels_N) or not np.issubdtype(labels_N.dtype, np.integer):
             raise InputError(f"labels: found {labels!r}, must be a list of integers, one for each image")
         wrong = labels_N[(labels_N < 0) | (labels_N > null)] if null else []
         if len(wrong):
             raise InputError(f"labels: found {wrong[0]}, allowed are 0..{null} ({null} is no label)")
-        if sampling not in self._programs:
-            self._programs[sampling] = make_sampler(self.model, self.objective, sampling)
-        program = self._programs[sampling]
-        return generate(program, self.variables, labels_N, seed=seed, batch_size=batch_size, progress=progress)
+        return labels_N.astype(np.int32)
 
     @functools.cached_property
     def _programs(self):

@@ -37,7 +37,7 @@ def on_eight_devices():
 
     @functools.cache
     def text(**fields):
-        devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "NPROC": "16"}
+        devices = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8", "NPROC": "16"}
         fields = json.dumps({name.replace("__", "."): value for name, value in fields.items()})
         command = [sys.executable, str(FILE), fields]
         return subprocess.run(command, env=os.environ | devices, capture_output=True, text=True, check=True, timeout=300).stdout

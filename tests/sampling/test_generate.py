@@ -138,6 +138,6 @@ assert jax.device_count() == 4
 sampler = make_sampler(model, Objective(schedule.cosine(1000)), Sampling({method!r}, 4, 1.0, clip_x0=True))
 np.save({str(tmp_path / "four.npy")!r}, generate(sampler, variables, example_labels(10, 10), seed=7, batch_size=5))
 """
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environment = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"}
     subprocess.run([sys.executable, "-c", script], check=True, timeout=200, env=os.environ | environment)
     close(np.load(tmp_path / "four.npy"), np.load(tmp_path / "one.npy"))

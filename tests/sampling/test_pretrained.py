@@ -26,7 +26,7 @@ READ = {  # At least, of 64 samples without guidance; those of the spike-driven 
 def drawn(small, request, tmp_path_factory):
     """(name, folder) of what the README's command draws, without a network and without a cache of its own."""
     out = tmp_path_factory.mktemp(request.param)
-    offline = {"https_proxy": "http://127.0.0.1:9", "SDIT_JAX_CACHE": str(out / "cache")}
+    offline = {"https_proxy": "http://127.0.0.1:9", "SDIT_JAX_CACHE": str(out / "cache"), "XLA_FLAGS": ""}
     done = small.run("sample", f"--workdir=pretrained:{request.param}", f"--out={out}", forked=False, **offline)
     assert done.returncode == 0, done.stderr
     return request.param, out

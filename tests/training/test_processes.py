@@ -22,9 +22,7 @@ from sdit_jax.sharding.processes import STOPPED
 from sdit_jax.training.setup import make_setup
 from sdit_jax.training.state import TrainState
 
-# The compiler divides the work over processes before it generates code, which at full effort takes minutes.
-QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-ENVIRONMENT = {"XLA_FLAGS": f"{QUICK} --xla_force_host_platform_device_count=4", "NPROC": "8"}
+ENVIRONMENT = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4", "NPROC": "8"}
 MESH = ("--config.mesh.data=2", "--config.mesh.fsdp=4", "--config.model.width=64")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorBoard warn about their own affairs.
