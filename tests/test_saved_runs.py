@@ -20,7 +20,6 @@ from sdit_jax.analysis.energy import measure_energy
 from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.errors import InputError
 from sdit_jax.sampling.run import open_run
-from sdit_jax.training.loop import train_and_evaluate
 from sdit_jax.training.setup import make_setup
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -69,7 +68,17 @@ def flat(state):
     return {f"step8/{name}": np.asarray(leaf) for name, leaf in found.items()}
 
 
-def test_a_saved_run_resumes_to_the_state_that_the_old_code_reached(workdir, expected):
+def file_of(workdir):
+    """A file that gives the configuration of a run folder."""
+    file = workdir.parent / "config.py"
+    file.write_text(
+        "import pathlib\nfrom sdit_jax import config\n"
+        f"def get_config(arg=None):\n    return config.load(pathlib.Path({str(workdir)!r}))\n"
+    )
+    return file
+
+
+def test_a_saved_run_resumes_to_the_state_that_the_old_code_reached(small, workdir, expected):
     """To the bit on the machine that wrote it; rounding of products differs between processors, and with it single spikes.
 
     Where a gradient vanishes, Adam divides its rounding by itself. So another processor may be off by 0.5 % of the way from
@@ -78,8 +87,11 @@ def test_a_saved_run_resumes_to_the_state_that_the_old_code_reached(workdir, exp
     config = fields.load(workdir)
     with Checkpoints(workdir) as checkpoints:
         before = flat(checkpoints.restore(like=make_setup(config).abstract_state()))
-    config.duration = "8 steps"
-    state = train_and_evaluate(config, workdir)
+    flags = (f"--config={file_of(workdir)}", f"--workdir={workdir}", "--config.duration=8 steps")
+    done = small.run("train", *flags, preset=False, XLA_FLAGS="")  # Compiled as users have it.
+    assert done.returncode == 0, done.stderr
+    with Checkpoints(workdir) as checkpoints:
+        state = checkpoints.restore(like=make_setup(config).abstract_state())
     found = flat(state)
     assert int(state.step) == 8
     assert set(found) == {name for name in expected if name.startswith("step8/")}
@@ -116,13 +128,8 @@ def test_it_is_evaluated(small, workdir, tmp_path):
 
 def test_the_same_command_trains_a_saved_run_on(small, workdir, tmp_path):
     """The configuration that a file of today gives is compared with the saved one, renamed and completed."""
-    file = tmp_path / "config.py"
-    file.write_text(
-        "import json, pathlib\nfrom sdit_jax import config\n"
-        f"def get_config(arg=None):\n    return config.load(pathlib.Path({str(workdir)!r}))\n"
-    )
     shutil.copytree(workdir, tmp_path / "copy")
-    flags = [f"--config={file}", f"--workdir={tmp_path / 'copy'}"]
+    flags = [f"--config={file_of(workdir)}", f"--workdir={tmp_path / 'copy'}"]
     done = small.run("train", *flags, "--config.duration=5 steps", preset=False)
     assert done.returncode == 0, done.stderr
     refused = small.run("train", *flags, "--config.model.spiking_steps=4", preset=False)

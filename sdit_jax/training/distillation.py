@@ -102,7 +102,10 @@ def read_teacher(config: Config, model: Network, objective: Objective) -> Teache
     fields = config.distillation
     if not fields.teacher:
         return None
-    run, T = open_run(fields.teacher), len(objective.schedule)
+    try:
+        run, T = open_run(fields.teacher), len(objective.schedule)
+    except InputError as error:
+        raise InputError(f"config.distillation.teacher: {error}") from None
     levels = tuple(int(text) if text.strip().isdecimal() else -1 for text in fields.levels.split(","))
     drawn = lambda network: (network.image_size, network.channels, network.num_classes)
     if drawn(run.model) != drawn(model):

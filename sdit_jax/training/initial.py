@@ -31,7 +31,10 @@ def read_initial(config: Config, shapes: TrainState) -> Initial | None:
     """
     if not config.init:
         return None
-    run = open_run(config.init)
+    try:
+        run = open_run(config.init)
+    except InputError as error:
+        raise InputError(f"config.init: {error}") from None
     found, expected = flat(run.variables), flat(shapes.variables)
     anew = set()
     for pattern in filter(None, config.init_new.split(",")):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from sdit_jax import files, memory, sharding
 from sdit_jax.checkpoint import Checkpoints
-from sdit_jax.config import Config
+from sdit_jax.config import Config, validate
 from sdit_jax.errors import Stopped, TrainingFailed
 from sdit_jax.sharding import processes
 from sdit_jax.training.initial import read_initial
@@ -41,6 +41,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
       TrainingFailed: the loss, a parameter or a running statistic is not finite.
       Stopped: SIGTERM, Ctrl-C, or a preemption notice to any process; the state is saved, and a rerun resumes.
     """
+    validate(config)
     config = lengthened(config, workdir)
     setup = make_setup(config)
     check_same_run(setup, workdir)

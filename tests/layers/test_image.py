@@ -29,7 +29,7 @@ def test_the_image_is_a_convolution_of_all_channels_of_the_head(final_channels):
     kernel = np.float64(variables["params"]["smooth"]["kernel"][..., 0])
     expected = sum(correlate2d(inner_HWC[..., i], kernel[..., i], mode="same") for i in range(inner_HWC.shape[-1]))
     assert inner_HWC.shape[-1] == max(final_channels, 1)
-    np.testing.assert_allclose(model.apply(variables, X, T, Y)[0, ..., 0], expected, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, X, T, Y)[0, ..., 0], expected, atol=1e-4)
 
 
 def test_at_first_one_channel_is_passed_on_and_all_others_can_learn():
@@ -40,7 +40,7 @@ def test_at_first_one_channel_is_passed_on_and_all_others_can_learn():
     def loss(params):
         return jnp.square(model.apply({"params": params}, X, T, Y) - 0.5).mean()
 
-    gradient = jax.grad(loss)(initial_variables(model, 0)["params"])["head"]["linear"]["bias"]
+    gradient = jax.jit(jax.grad(loss))(initial_variables(model, 0)["params"])["head"]["linear"]["bias"]
     assert (np.abs(gradient.reshape(-1, 8)).max(0) > 1e-6).all()
 
 

@@ -146,14 +146,14 @@ LATE = """
 import sys, time
 from sdit_jax.training import loop
 
-def late(work):
+def late(seconds, work):
     def call(*arguments):
         done = work(*arguments)
-        time.sleep(35)  # After the work, which takes both processes the same time.
+        time.sleep(seconds)  # After the work, which takes both processes the same time.
         return done
     return call
 
-loop.make_setup, loop._compile = late(loop.make_setup), late(loop._compile)
+loop.make_setup, loop._compile = late(15, loop.make_setup), late(35, loop._compile)
 sys.argv = ["sdit_jax", *sys.argv[1:]]
 from sdit_jax.commands.command_line import main
 main()
@@ -162,7 +162,7 @@ main()
 
 @pytest.mark.slow
 def test_a_process_that_is_late_is_waited_for(small, start, tmp_path):
-    """By more than the 30 s after which processes on CPUs give up to connect, at the start and again before the first step."""
+    """At the start, and before the first step by more than the 30 s after which processes on CPUs give up to connect."""
     command = lambda *flags: [sys.executable, "-c", LATE, *small.command(*flags)[3:]]
     run = start(tmp_path / "run", 2, late=command)
     assert codes(run) == [0, 0], [log.read_text() for log in run.logs]
