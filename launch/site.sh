@@ -7,6 +7,8 @@ written="docs/tutorials/runs docs/tutorials/pictures docs/tutorials/curves.png d
 server=
 trap 'rm -rf $written; [ -z "$server" ] || kill "$server"' EXIT
 rm -rf $written
+# The tutorials compile some programs more than once.
+export JAX_COMPILATION_CACHE_DIR="$PWD/.cache/compiled" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1
 export NO_MKDOCS_2_WARNING=1 PYTHONWARNINGS="ignore:IProgress not found" # Progress is shown as text.
 mkdocs build --strict --quiet
 python -m http.server "${PORT:-8765}" --bind 127.0.0.1 --directory site > /dev/null 2>&1 &

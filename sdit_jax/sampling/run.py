@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sdit_jax import config as fields
@@ -87,7 +88,7 @@ class Run:
         if known.shape not in (shape[:3], shape[1:3]):
             raise InputError(f"known: found shape {known.shape}, must be {shape[1:3]} or {shape[:3]}")
         index_N = np.arange(len(labels_N), dtype=np.int32)
-        place = Known(from_uint8(images), known[..., None])
+        place = Known(from_uint8(jnp.asarray(images)), jnp.asarray(known[..., None]))
         drawn = self._inpainter(sampling, self.variables, labels_N, index_N, np.uint32(seed), place)
         return np.where(known[..., None], images, drawn)
 
