@@ -131,10 +131,12 @@ class Checkpoints:
             self._seal()
 
     def _check_room(self, nbytes: int) -> None:
-        """Raises InputError where there is no room for a checkpoint, which several processes find out as they write."""
-        if jax.process_count() > 1 or on_store(self.folder):
+        """Raises InputError, in all processes, where one of them sees no room for a checkpoint."""
+        if on_store(self.folder):
             return
         free = shutil.disk_usage(self.folder).free
+        if jax.process_count() > 1:
+            free = int(multihost_utils.process_allgather(np.float32(free)).min())
         if free < nbytes + OVERHEAD:
             raise InputError(
                 f"{self.folder}: {FULL}: a checkpoint takes {nbytes + OVERHEAD:,} bytes, {free:,} are free; {REMEDY}"

@@ -170,6 +170,34 @@ def test_a_process_that_is_late_is_waited_for(small, start, tmp_path):
     assert all(f"process 0 waits for the others before {point}" in said for point in ("the start", "the first step"))
 
 
+FULL = """
+import collections, sys
+from sdit_jax import checkpoint
+
+class Full:
+    asked = 0
+
+    def disk_usage(self, folder):
+        self.asked += 1  # Before each checkpoint: there is room for the first.
+        return collections.namedtuple("Usage", "free")(10**9 if self.asked == 1 else 1000)
+
+checkpoint.shutil = Full()
+sys.argv = ["sdit_jax", *sys.argv[1:]]
+from sdit_jax.commands.command_line import main
+main()
+"""
+
+
+def test_a_disk_that_is_full_for_one_stops_both_and_the_checkpoint_before_is_kept(small, start, tmp_path):
+    command = lambda *flags: [sys.executable, "-c", FULL, *small.command(*flags)[3:]]
+    run = start(tmp_path / "run", 8, late=command)
+    assert codes(run) == [2, 2], [log.read_text() for log in run.logs]
+    for log in run.logs:
+        assert "No space left on device: a checkpoint takes" in log.read_text().splitlines()[-1]
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        assert checkpoints.newest() == 2
+
+
 def state(step, value):
     """A state in all processes of this run."""
     made = TrainState(jnp.int32(step), {"params": {"kernel": jnp.full((8, 8), value)}}, None, {"count": jnp.int32(step)})
