@@ -176,14 +176,15 @@ BASELINES = {"sdit": {"neuron": "identity"}, "spike_driven": {"neuron": "identit
 
 def get_config(arg=None):
     arg = parse_arg(arg, **ARGUMENTS)
-    recipe, argument = ("spike_driven", "cifar10") if arg.colour else ("small", "fashion_mnist" if arg.fashion_mnist else None)
-    config = runpy.run_path(str(shipped()[recipe]))["get_config"](argument)
-    config.model.width = 128
+    recipe = lambda name: runpy.run_path(str(shipped()[name]))["get_config"]
     if arg.colour:
+        config = recipe("spike_driven")("cifar10")
         config.model.depth = 2
     else:
+        config = recipe("small")("fashion_mnist" if arg.fashion_mnist else None)
         config.model.patch_size = 7
         config.model.spiking_steps = 4
+    config.model.width = 128
     config.duration = "40000 images"
     config.optimizer.warmup = "5%"
     config.checkpoint.every = "never"  # But at the end.
