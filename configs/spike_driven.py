@@ -1,7 +1,7 @@
 """The spike-driven network on MNIST, Fashion-MNIST or CIFAR-10, on one CPU core: the recipe of configs/small.py with Muon.
 
 The network: 28x28 grey, patches of 4, width 164, 3 blocks, T = 8; every matrix of its blocks and its head multiplies spikes.
-It takes an hour. That for CIFAR-10, 32x32 in colour as they are, has width 184 and 5 blocks and takes some; it predicts
+It takes an hour. That for CIFAR-10, 32x32 in colour as they are, has width 184 and 5 blocks and takes another; it predicts
 the velocity of a rectified flow, which learned faster there (docs/results.md).
 
     sdit train --config=spike_driven --workdir=runs/mnist --config.data.dir=DATA/mnist
@@ -14,6 +14,7 @@ of its spikes:
     sdit train --config=spike_driven:fewer_spikes --config.init=runs/mnist --workdir=runs/sparse --config.data.dir=DATA/mnist
 
 Both on MNIST give `pretrained:mnist`. `pretrained:fashion_mnist` is the first alone, which scores better there, run at T = 7.
+`pretrained:cifar10` took an hour; a longer `config.duration` trains on from where it ended.
 docs/results.md has scores and energy.
 """
 

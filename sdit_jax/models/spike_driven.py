@@ -16,6 +16,7 @@ WKV and the last convolution.
 | preset | network | parameters | MACs per forward pass |
 |---|---|---|---|
 | `spike_small` | for 28x28 grey images: configs/spike_driven.py | 1,435,529 | 51.5 M |
+| `spike_cifar10` | for 32x32 images in colour: configs/spike_driven.py:cifar10 | 2,955,179 | 141.6 M |
 | `spike_ablation` | of the size of the networks of configs/ablations.py | 979,377 | 12.3 M |
 
 MACs are multiply-accumulates of one image in products on counts, the convolution and WKV, as `analysis.operations` counts them.

@@ -18,7 +18,7 @@ from sdit_jax.sampling.run import open_run
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 READ = {  # At least, of 64 samples without guidance; those of the spike-driven networks in the docs are read to 0.88 and 0.80.
-    "mnist": 0.8, "fashion_mnist": 0.7, "mnist_sdit": 0.85, "fashion_mnist_sdit": 0.8,
+    "mnist": 0.8, "fashion_mnist": 0.7, "mnist_sdit": 0.85, "fashion_mnist_sdit": 0.8, "cifar10": 0.25,
 }  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def test_the_samples_are_read_as_what_was_asked_for(drawn):
 
 @pytest.mark.parametrize("file", sorted(weights.PRETRAINED.glob("*.safetensors")), ids=lambda file: file.stem)
 def test_a_shipped_file_is_small_and_its_figures_are_those_of_its_weights(small, file):
-    assert file.stat().st_size < 8e6
+    assert file.stat().st_size < 12e6
     run = open_run(file)
     reported = json.loads((small.root / "docs" / "results" / f"{file.stem}.json").read_text())["protocol"]
     assert (reported["weights_sha256"], reported["step"]) == (weights_sha256(run.variables), run.step)
