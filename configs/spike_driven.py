@@ -1,8 +1,8 @@
 """The spike-driven network on MNIST, Fashion-MNIST or CIFAR-10, on one CPU core: the recipe of configs/small.py with Muon.
 
 The network: 28x28 grey, patches of 4, width 164, 3 blocks, T = 8; every matrix of its blocks and its head multiplies spikes.
-It takes an hour. That for CIFAR-10, 32x32 in colour as they are, has width 184 and 5 blocks and takes another; it predicts
-the velocity of a rectified flow, which learned faster there (docs/results.md).
+That for CIFAR-10, 32x32 in colour, has width 184 and 5 blocks, and predicts the velocity of a rectified flow, which learned
+faster there (docs/results.md). Each takes about an hour.
 
     sdit train --config=spike_driven --workdir=runs/mnist --config.data.dir=DATA/mnist
     sdit train --config=spike_driven:fashion_mnist --workdir=runs/fashion --config.data.dir=DATA/fashion-mnist
@@ -14,7 +14,7 @@ of its spikes:
     sdit train --config=spike_driven:fewer_spikes --config.init=runs/mnist --workdir=runs/sparse --config.data.dir=DATA/mnist
 
 Both on MNIST give `pretrained:mnist`. `pretrained:fashion_mnist` is the first alone, which scores better there, run at T = 7.
-`pretrained:cifar10` took an hour; a longer `config.duration` trains on from where it ended.
+`pretrained:cifar10` is the third; with a longer `config.duration` the same command trains on.
 docs/results.md has scores and energy.
 """
 

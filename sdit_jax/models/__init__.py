@@ -72,7 +72,7 @@ def presets() -> list[str]:
     return [name for family in families().values() for name in family.presets]
 
 
-@functools.partial(jax.jit, static_argnums=0, inline=True)  # Compiled as one program, not operation by operation.
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)  # Compiled as one program, not operation by operation.
 def initial_variables(model: Network, seed: int) -> dict[str, Any]:
     """Parameters, and running statistics where the network has them, before the first step."""
     x_BHWC = jnp.zeros((1, model.image_size, model.image_size, model.channels))

@@ -19,7 +19,7 @@ UPDATE_RMS = 0.2  # Of Muon, before the learning rate: about that of Adam.
 def learning_rate(config: Config, total_steps: int, warmup_steps: int) -> optax.Schedule:
     """Linear warm-up from 0, then constant, or linear or cosine decay to `final_fraction` of the peak at the last step.
 
-    With `restart`, all of that begins at that step.
+    With `restart`, all of that begins at that step; before it the rate is 0.
 
     Raises InputError for a field out of its range.
     """
@@ -41,7 +41,7 @@ def learning_rate(config: Config, total_steps: int, warmup_steps: int) -> optax.
     else:
         after = optax.cosine_decay_schedule(peak, decay_steps, config.final_fraction)
     rate = optax.join_schedules([optax.linear_schedule(0, peak, warmup_steps), after], [warmup_steps])
-    return (lambda step: rate(step - config.restart)) if config.restart else rate
+    return optax.join_schedules([optax.constant_schedule(0.0), rate], [config.restart]) if config.restart else rate
 
 
 def check(config: Config) -> None:

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from sdit_jax.config import MAX_SEED
 from sdit_jax.errors import InputError
 from sdit_jax.training.loop import train_and_evaluate
 from sdit_jax.training.setup import make_setup
@@ -27,6 +28,10 @@ def test_the_abstract_state_is_that_of_the_first_step(small):
     for leaf, expected in zip(jax.tree.leaves(state), jax.tree.leaves(abstract), strict=True):
         assert (leaf.shape, leaf.dtype) == (expected.shape, expected.dtype)
         assert leaf.sharding.is_equivalent_to(expected.sharding, leaf.ndim)
+
+
+def test_the_largest_seed_is_a_seed(small):
+    make_setup(small.config(seed=MAX_SEED)).abstract_state()
 
 
 def test_a_run_may_change_its_loader_and_trains_the_same_network(small, pictures, tmp_path):
