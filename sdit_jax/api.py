@@ -66,7 +66,7 @@ class Run(trained.Run):
         return super().sample(labels, seed=seed, batch_size=batch_size, progress=progress, **how).view(Pictures)
 
     def inpaint(self, images: Any, known: Any, labels: Sequence[int] | np.ndarray, *, seed: int = 0, **how: Any) -> Pictures:
-        """The images, uint8 (N, H, W, C), with what is not `known`, a mask (H, W) or (N, H, W), drawn to go with the rest.
+        """The images, uint8 (N, H, W, C), drawn anew where the mask `known`, (H, W) or (N, H, W), is false (docs/sampling.md).
 
         Raises InputError for arguments of other shapes, and for what the network does not allow.
         """

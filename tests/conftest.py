@@ -118,6 +118,12 @@ def _program_macs(jaxpr):
 
 
 @pytest.fixture(scope="session")
+def virtual_devices():
+    """virtual_devices(n): the environment of a process that has n devices on this CPU."""
+    return lambda n: os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={n}"}
+
+
+@pytest.fixture(scope="session")
 def program_macs():
     """program_macs(jaxpr): an independent count of the multiply-accumulates of a program."""
     return _program_macs

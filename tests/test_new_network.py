@@ -4,7 +4,6 @@ It is convolutional, without spikes or blocks, and has what SDiT has not: runnin
 """
 
 import json
-import os
 import subprocess
 import sys
 
@@ -209,7 +208,7 @@ def test_it_is_planned(trained):
     assert two.device.flops == 32 * (convolutions / 2 + first + (1 + 2 / 2) * second)
 
 
-def test_it_is_sharded(trained, tmp_path):
+def test_it_is_sharded(trained, virtual_devices, tmp_path):
     """Eight devices, every axis of the mesh: the state is split as its layout says, and training ends where one device ends."""
     mesh = jax.sharding.AbstractMesh((2, 2, 2), ("data", "fsdp", "tensor"))
     model = build(configuration(model__width=64).model)
@@ -218,12 +217,8 @@ def test_it_is_sharded(trained, tmp_path):
     assert layout["params"]["enter"]["kernel"].spec[-1] == "tensor" and layout["params"]["leave"]["kernel"].spec[-2] == "tensor"
     assert layout["params"]["time_embed"]["hidden"]["kernel"].spec == PartitionSpec("fsdp", None)
 
-    environment = os.environ | {
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8",
-        "NPROC": "16",
-    }
     command = [sys.executable, __file__, str(tmp_path / "eight")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=virtual_devices(8), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     found = np.load(tmp_path / "eight.npy")
     np.testing.assert_allclose(found, trained[1].variables["params"]["leave"]["kernel"], atol=2e-5)

@@ -36,8 +36,8 @@ class Path(NamedTuple):
 class Known(NamedTuple):
     """Clean images, and where they are known: a mask that broadcasts to their shape.
 
-    Each step is taken `rounds` times: noised back to its level, what is drawn can move to where it goes with what
-    is known, which one step alone does not achieve (Lugmayr et al. 2022, arXiv 2201.09865, with jumps of one step).
+    Each step is taken `rounds` times, noised back to its level in between. After one round what is drawn often does not go with
+    what is known (Lugmayr et al. 2022, arXiv 2201.09865; their jumps have a length of one step here).
     """
 
     image: jax.Array
@@ -199,23 +199,24 @@ def sample(
       clip_x0: clips predicted clean images to [-1, 1] and moves the noise to agree. The release does not; a network that
         predicts noise on the cosine schedule needs it, since its first steps multiply errors by 1 / alpha, in the thousands.
       churn: the share of the noise that is fresh in each step, 0 to the sampler's `max_churn`.
-      known: a part of the images that is given: the others are drawn to go with it.
+      known: a part of the images that is given; the rest is drawn to go with it. Needs a key, and multistep methods then take
+        steps of first order.
       path: whether to return what was seen and predicted at all steps too.
 
     Returns:
       x_0, of the shape of x_T; with `path` (x_0, Path), in the order of the steps.
 
     Raises:
-      ValueError: an unknown method, a stochastic method or churn without key, a churn that the method does not allow, levels
-        that are not in the schedule or not descending, or a clean image of another shape than x.
+      ValueError: an unknown method, a stochastic method, churn or a known part without key, a churn that the method does not
+        allow, levels that are not in the schedule or not descending, or a clean image of another shape than x.
     """
     if method not in SAMPLERS:
         raise ValueError(f"sampler: found {method!r}, allowed are {', '.join(SAMPLERS)}")
     sampler = SAMPLERS[method]
     if not 0 <= churn <= sampler.max_churn:
         raise ValueError(f"churn: found {churn}, allowed is 0..{sampler.max_churn:g} for {method!r}")
-    if (sampler.stochastic or churn) and key is None:
-        raise ValueError(f"sampler {method!r} is stochastic: pass key=jax.random.key(seed)")
+    if (sampler.stochastic or churn or known) and key is None:
+        raise ValueError(f"sampler {method!r} is stochastic here: pass key=jax.random.key(seed)")
     if timesteps is None:
         timesteps = visited(schedule, method, len(schedule) if steps is None else steps)
     if list(timesteps) != sorted(timesteps, reverse=True):
@@ -225,7 +226,7 @@ def sample(
 
     def taken(x, x0_prev, i, key):
         found = denoise_at(x, i)
-        x0_prev = found.x_0 if known else x0_prev  # From step to step the noise of rounds would be extrapolated, too.
+        x0_prev = found.x_0 if known else x0_prev  # Multistep methods would extrapolate the noise of rounds, too.
         level = Level(respaced, i, x, found.x_0, found.noise, found.v, x0_prev, key, denoise_at, churn)
         return sampler.step(level).astype(x.dtype), found.x_0.astype(x.dtype)
 

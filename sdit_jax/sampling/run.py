@@ -76,8 +76,8 @@ class Run:
     ) -> np.ndarray:
         """The images, uint8 (N, H, W, C), drawn anew where `known`, (H, W) or (N, H, W), is false; `how` as in `sampling`.
 
-        In each step of the sampler the known part of the clean image takes the place of what the network predicts there, and
-        the noise is what goes with it; the network thus sees it at every noise level. In the result it is unchanged. Raises
+        In each step the known part replaces what the network predicts there as the clean image, so that the network sees it at
+        every noise level (`samplers.Known`). All images are drawn as one batch, in ten times the calls of `sample`. Raises
         InputError for arguments of other shapes, and for what the network does not allow.
         """
         sampling, labels_N = self.sampling(**how), self._checked(labels)

@@ -17,9 +17,8 @@ DATA, TEACHER = "dataset.sha256", "teacher.sha256"
 def lengthened(config: Config, workdir: Path) -> Config:
     """The configuration of a run whose learning rate starts anew where it has ended, if its duration has grown since.
 
-    A learning rate that has decayed cannot go on as if it had been meant for a longer run: from the last step on it warms up
-    and decays once more, over the steps that are added. `optimizer.restart` is that step. Raises InputError where the
-    configuration asks for another one.
+    A rate that has decayed would have decayed later in a longer run. So from the last step on, `optimizer.restart`, it warms up
+    and decays once more over the steps that are added. Raises InputError where the configuration asks for another step.
     """
     field, chosen = "optimizer.restart", config.optimizer.restart
     before = load(workdir) if (workdir / "config.json").exists() else config

@@ -53,9 +53,8 @@ def test_a_mistake_in_training_is_one_line_and_writes_nothing(small, tmp_path, m
     assert os.listdir(tmp_path) == []
 
 
-def test_a_batch_that_does_not_divide_over_the_devices_names_both_numbers(small, tmp_path):
-    devices = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8", "NPROC": "16"}
-    done = small.run("train", f"--workdir={tmp_path / 'run'}", "--config.batch_size=12", **devices)
+def test_a_batch_that_does_not_divide_over_the_devices_names_both_numbers(small, virtual_devices, tmp_path):
+    done = small.run("train", f"--workdir={tmp_path / 'run'}", "--config.batch_size=12", **virtual_devices(8))
     assert_one_clear_line(done, "config.batch_size", "12", "8 devices")
     assert os.listdir(tmp_path) == []
 

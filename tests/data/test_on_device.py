@@ -1,6 +1,5 @@
 """Batches gathered on the devices equal those gathered on the host, to the bit."""
 
-import os
 import subprocess
 import sys
 
@@ -39,12 +38,9 @@ def test_one_device():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_four_devices():
-    environment = os.environ | {
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4",
-        "NPROC": "8",
-    }
-    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=300, check=False)
+def test_four_devices(virtual_devices):
+    command = [sys.executable, __file__]
+    done = subprocess.run(command, env=virtual_devices(4), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
 
 

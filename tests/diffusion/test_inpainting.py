@@ -59,6 +59,12 @@ def test_at_every_step_the_network_sees_the_known_part_at_its_noise_level():
         np.testing.assert_allclose(one, noise[0], atol=2e-3)
 
 
+def test_it_needs_a_key():
+    known = Known(jnp.zeros((2, 2)), jnp.array([True, False]))
+    with pytest.raises(ValueError, match="'ddim' is stochastic here: pass key"):
+        sample(denoise, jnp.zeros((2, 2)), SCHEDULE, method="ddim", steps=5, known=known)
+
+
 @pytest.fixture(scope="module")
 def digits():
     """The shipped network for MNIST, and samples of it."""
@@ -73,7 +79,7 @@ def test_half_of_a_digit_is_completed(digits):
     run, labels, images = digits
     known = np.zeros((28, 28), bool)
     known[:14] = True
-    found = run.inpaint(images, known, labels, seed=7, steps=20, guidance=1.5)
+    found = run.inpaint(images, known, labels, seed=7, steps=10, guidance=1.5)
     np.testing.assert_array_equal(found[:, :14], images[:, :14])
     assert np.abs(found[:, 14:].astype(float) - images[:, 14:]).mean() > 5  # Drawn anew.
     rows = lambda x: np.abs(np.diff(x.astype(float), axis=1)).mean((0, 2, 3))

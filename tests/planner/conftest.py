@@ -3,7 +3,6 @@
 import functools
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,14 +31,14 @@ def real():
 
 
 @pytest.fixture(scope="session")
-def on_eight_devices():
+def on_eight_devices(virtual_devices):
     """What compiled.py prints of the step on eight virtual devices, with these fields."""
 
     @functools.cache
     def text(**fields):
-        devices = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8", "NPROC": "16"}
         fields = json.dumps({name.replace("__", "."): value for name, value in fields.items()})
         command = [sys.executable, str(FILE), fields]
-        return subprocess.run(command, env=os.environ | devices, capture_output=True, text=True, check=True, timeout=300).stdout
+        done = subprocess.run(command, env=virtual_devices(8), capture_output=True, text=True, check=True, timeout=300)
+        return done.stdout
 
     return text

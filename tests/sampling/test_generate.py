@@ -1,6 +1,5 @@
 """An image is a function of (seed, index, label): not of its batch, the devices, or an interruption."""
 
-import os
 import subprocess
 import sys
 
@@ -123,7 +122,7 @@ def test_what_was_kept_with_another_batch_size_is_not_taken(drawer, tmp_path):
     close(drawer(labels, parts=tmp_path, batch_size=5), drawer(labels))
 
 
-def test_images_are_the_same_on_four_devices(drawer, tmp_path, request):
+def test_images_are_the_same_on_four_devices(drawer, virtual_devices, tmp_path, request):
     method = request.node.callspec.params["drawer"]
     np.save(tmp_path / "one.npy", drawer(example_labels(10, 10)))
     script = f"""
@@ -138,6 +137,5 @@ assert jax.device_count() == 4
 sampler = make_sampler(model, Objective(schedule.cosine(1000)), Sampling({method!r}, 4, 1.0, clip_x0=True))
 np.save({str(tmp_path / "four.npy")!r}, generate(sampler, variables, example_labels(10, 10), seed=7, batch_size=5))
 """
-    environment = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"}
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=200, env=os.environ | environment)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=200, env=virtual_devices(4))
     close(np.load(tmp_path / "four.npy"), np.load(tmp_path / "one.npy"))

@@ -8,7 +8,6 @@ the spiking network, on a mesh with all three axes. A mesh that ignores half of 
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,19 +71,15 @@ def on_eight_devices(make, folder):
         np.testing.assert_array_equal(flat((found.params, found.ema)), trained["lif-2x2x2"])
 
 
-def test_every_mesh_trains_as_one_device_does_and_restores_any_checkpoint_to_the_bit(small, tmp_path):
+def test_every_mesh_trains_as_one_device_does_and_restores_any_checkpoint_to_the_bit(small, virtual_devices, tmp_path):
     """One test, because the runs that it compares take minutes to compile."""
     from sdit_jax.checkpoint import Checkpoints
     from sdit_jax.training.setup import make_setup
 
     for devices in (1, 8):
-        environment = {
-            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
-            "NPROC": "16",
-        }
         done = subprocess.run(
             [sys.executable, __file__, str(devices), tmp_path],
-            env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False,
+            env=virtual_devices(devices), capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     trained, one = np.load(tmp_path / "trained.npz"), np.load(tmp_path / "one.npz")

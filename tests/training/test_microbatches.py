@@ -1,7 +1,6 @@
 """On a mesh, microbatches sum gradients over `data` once a step, and give the step of one device; 8 virtual devices."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,10 +54,9 @@ def compare():
     }))  # fmt: skip
 
 
-def test_gradients_are_summed_over_data_once_and_equal_those_of_one_device():
-    devices = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+def test_gradients_are_summed_over_data_once_and_equal_those_of_one_device(virtual_devices):
     done = subprocess.run(
-        [sys.executable, __file__], env=os.environ | {"XLA_FLAGS": devices, "NPROC": "16", "JAX_PLATFORMS": "cpu"},
+        [sys.executable, __file__], env=virtual_devices(8) | {"JAX_PLATFORMS": "cpu"},
         cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -22,7 +22,6 @@ from sdit_jax.sharding.processes import STOPPED
 from sdit_jax.training.setup import make_setup
 from sdit_jax.training.state import TrainState
 
-ENVIRONMENT = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4", "NPROC": "8"}
 MESH = ("--config.mesh.data=2", "--config.mesh.fsdp=4", "--config.model.width=64")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorBoard warn about their own affairs.
@@ -35,7 +34,7 @@ def free_port():
 
 
 @pytest.fixture
-def start(small, tmp_path):
+def start(small, virtual_devices, tmp_path):
     """start(workdir, duration): both processes of a run, ended with the test; each writes to its own log.
 
     `late` makes the command of process 1.
@@ -50,7 +49,7 @@ def start(small, tmp_path):
             with log.open("w") as file:
                 process = subprocess.Popen(
                     (late if i else small.command)("train", *flags_i),
-                    cwd=small.root, env=os.environ | ENVIRONMENT, stdout=file, stderr=file,
+                    cwd=small.root, env=virtual_devices(4), stdout=file, stderr=file,
                 )  # fmt: skip
             run.processes.append(process)
         started.append(run)
@@ -260,14 +259,14 @@ FAILED = "RuntimeError: {workdir}/checkpoints/%d: process %d could not read it; 
         ("damage, then a timeout", [["TimeoutError: storage timed out"], [FAILED % (4, 0)]], ["checkpoints"]),
     ],
 )
-def test_what_one_process_cannot_read_no_process_uses(tmp_path, fault, written, folders):
+def test_what_one_process_cannot_read_no_process_uses(virtual_devices, tmp_path, fault, written, folders):
     """Damage is set aside for all of them; any other error stops all of them and changes nothing."""
     workdir, port = tmp_path / "run", free_port()
     workdir.mkdir()
     run = [
         subprocess.Popen(
             [sys.executable, __file__, str(process), str(port), workdir, fault],
-            env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=virtual_devices(4), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for process in range(2)
     ]  # fmt: skip
