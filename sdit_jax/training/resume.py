@@ -49,7 +49,7 @@ def check_same_run(setup: Setup, workdir: Path) -> None:
     for name in sorted(before | now):
         if before.get(name) != now.get(name) and not name.startswith(may_change):
             found, kept = now.get(name), before.get(name)
-            hint = ", or finish it first" if name == "duration" else ""
+            hint = "; a run that has ended can be made longer" if name == "duration" else ""
             raise InputError(f"config.{name}: found {found!r}, the run in {workdir} has {kept!r}; use another run folder{hint}")
     for name, (field, found, hashes) in _inputs(setup).items():
         # Runs of earlier versions kept fewer lines.

@@ -96,7 +96,7 @@ def test_a_run_that_has_ended_is_made_longer_and_its_learning_rate_starts_anew(e
 def test_before_its_end_a_decaying_learning_rate_fixes_the_duration(ended, tmp_path):
     workdir, config = shutil.copytree(ended[0], tmp_path / "run"), ended[1]
     shutil.rmtree(workdir / "checkpoints" / "4")
-    with pytest.raises(InputError, match="config.duration: found '8 steps', .* has '4 steps'; .*, or finish it first"):
+    with pytest.raises(InputError, match="config.duration: found '8 steps', .*; a run that has ended can be made longer"):
         train_and_evaluate(config("8 steps"), workdir)
 
 
