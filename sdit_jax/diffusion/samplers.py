@@ -6,6 +6,7 @@
 | `ddim` | 1, stochastic with `churn` | 1 a step | Song et al. 2021 (arXiv 2010.02502); Song et al. 2023 (arXiv 2303.01469) |
 | `euler`, `heun` | 1, 2 | 1 and 2 a step, the last 1 | Karras et al. 2022 (arXiv 2206.00364), algorithm 1 without churn |
 | `dpmpp_2m`, `dpmpp_2m_sde` | 2, the latter stochastic | 1 a step | Lu et al. 2022 (arXiv 2211.01095) |
+| `dpmpp_3m` | 3 | 1 a step | the same, appendix B |
 """
 
 import dataclasses
@@ -46,7 +47,7 @@ class Known(NamedTuple):
 
 
 class Level(NamedTuple):
-    """The arguments of a step from level i: x_t, its denoised image and noise, and the clean image of the previous step."""
+    """The arguments of a step from level i: x_t, its denoised image and noise, and the clean images of the two steps before."""
 
     schedule: Schedule
     i: jax.Array
@@ -54,7 +55,7 @@ class Level(NamedTuple):
     x_0: jax.Array
     noise: jax.Array
     v: jax.Array | None
-    x0_prev: jax.Array
+    earlier: tuple[jax.Array, jax.Array]  # The last one first.
     key: jax.Array | None
     denoise: Callable[[jax.Array, jax.Array], Denoised]  # (x, level) -> Denoised, for further calls.
     churn: float = 0.0
@@ -117,7 +118,16 @@ def dpmpp_2m(at: Level) -> jax.Array:
 
     This equals sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) midpoint, with h the increase of log(alpha / sigma).
     """
-    x_0 = midpoint(at)
+    return towards(at, midpoint(at))
+
+
+def dpmpp_3m(at: Level) -> jax.Array:
+    """DPM-Solver++ of third order from three clean images, as `dpmpp_2m` with that of `parabola`."""
+    return towards(at, parabola(at))
+
+
+def towards(at: Level, x_0: jax.Array) -> jax.Array:
+    """`along` with this clean image, and the noise that it leaves in x."""
     return along(at._replace(x_0=x_0, noise=process.implied_noise(at.schedule, at.x, at.i, x_0)))
 
 
@@ -138,7 +148,32 @@ def midpoint(at: Level) -> jax.Array:
     """
     h, weight = np.diff(at.schedule.log_snr), np.zeros(len(at.schedule))
     weight[1:-1] = h[:-1] / (2 * h[1:])
-    return at.x_0 + process.at(weight, at.i, at.x_0) * (at.x_0 - at.x0_prev)
+    return at.x_0 + process.at(weight, at.i, at.x_0) * (at.x_0 - at.earlier[0])
+
+
+def parabola(at: Level) -> jax.Array:
+    """The clean image of a step of first order that equals the step along the parabola through the last three.
+
+    As a function of s, the part of the step's length h in log(alpha / sigma), x_0 + s d + s^2 c has the integral
+
+        x_0 + (1 / (1 - e^-h) - 1 / h) d + ((1 - 2 / h) / (1 - e^-h) + 2 / h^2) c        under the weight e^(h (s - 1)).
+
+    With the lengths g and f of the two steps before, slopes a = (x_0 - x_1) h / g and b = (x_1 - x_2) h / f:
+    c = (a - b) h / (g + f) and d = a + c g / h. The second step is that of `midpoint`, the first and the last of first order.
+    """
+    steps, S = np.append(np.inf, np.diff(at.schedule.log_snr) / -2), len(at.schedule)
+    linear, square = np.zeros((2, S))
+    ratio, sooner = np.ones((2, S))  # h / g and h / f.
+    h = steps[1:-2]  # Of the steps that have two before them and one behind.
+    weight = -np.expm1(-h)
+    linear[1:-2], square[1:-2] = 1 / weight - 1 / h, (1 - 2 / h) / weight + 2 / h**2
+    ratio[1:-2], sooner[1:-2] = h / steps[2:-1], h / steps[3:]
+    table = lambda values: process.at(values, at.i, at.x_0)
+    x_1, x_2 = at.earlier
+    a, b = table(ratio) * (at.x_0 - x_1), table(sooner) * (x_1 - x_2)
+    c = (a - b) * table(1 / (1 / ratio + 1 / sooner))
+    third = at.x_0 + table(linear) * (a + c * table(1 / ratio)) + table(square) * c
+    return jnp.where(at.i == S - 2, midpoint(at), third)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +193,7 @@ SAMPLERS = {
     "euler": Sampler(euler, in_log_snr=True),
     "heun": Sampler(heun, in_log_snr=True, called=lambda levels: [*levels, *levels[1:]]),
     "dpmpp_2m": Sampler(dpmpp_2m, in_log_snr=True),
+    "dpmpp_3m": Sampler(dpmpp_3m, in_log_snr=True),
     "dpmpp_2m_sde": Sampler(dpmpp_2m_sde, stochastic=True, in_log_snr=True),
 }
 
@@ -224,26 +260,28 @@ def sample(
     respaced = schedule.respaced(timesteps)
     denoise_at = partial(_denoised, denoise, respaced, clip_x0, known)
 
-    def taken(x, x0_prev, i, key):
+    def taken(x, earlier, i, key):
         found = denoise_at(x, i)
-        x0_prev = found.x_0 if known else x0_prev  # Multistep methods would extrapolate the noise of rounds, too.
-        level = Level(respaced, i, x, found.x_0, found.noise, found.v, x0_prev, key, denoise_at, churn)
+        # Multistep methods would extrapolate the noise of rounds, too.
+        earlier = (found.x_0, found.x_0) if known else earlier
+        level = Level(respaced, i, x, found.x_0, found.noise, found.v, earlier, key, denoise_at, churn)
         return sampler.step(level).astype(x.dtype), found.x_0.astype(x.dtype)
 
-    def again(moved, x0_prev, i, r):
+    def again(moved, earlier, i, r):
         """The step once more, from what the last round has drawn, noised back to level i."""
         own = fold_in(key, ROUNDS + r)
         x = process.noised_back(respaced, moved, i, normal(fold_in(own, i), moved))
-        return taken(x, x0_prev, i, fold_in(own, ROUNDS))[0]
+        return taken(x, earlier, i, fold_in(own, ROUNDS))[0]
 
     def step(carry, i):
-        x, x0_prev = carry
-        moved, x_0 = taken(x, x0_prev, i, key)
+        x, earlier = carry
+        moved, x_0 = taken(x, earlier, i, key)
         if known:
-            moved = jax.lax.fori_loop(1, known.rounds, lambda r, moved: again(moved, x0_prev, i, r), moved)
-        return (moved, x_0), Path(x, x_0) if path else None
+            moved = jax.lax.fori_loop(1, known.rounds, lambda r, moved: again(moved, earlier, i, r), moved)
+        return (moved, (x_0, earlier[0])), Path(x, x_0) if path else None
 
-    (x_0, _), seen = jax.lax.scan(step, (x_T, jnp.zeros_like(x_T)), jnp.arange(len(respaced))[::-1])
+    none = jnp.zeros_like(x_T)
+    (x_0, _), seen = jax.lax.scan(step, (x_T, (none, none)), jnp.arange(len(respaced))[::-1])
     return (x_0, seen) if path else x_0
 
 

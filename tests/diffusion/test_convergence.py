@@ -61,10 +61,11 @@ def test_the_exact_flow_of_a_gaussian_carries_deviations_from_the_mean():
 
 
 @pytest.mark.parametrize("parts", [GAUSSIAN, MIXTURE], ids=["gaussian", "mixture"])
-@pytest.mark.parametrize("method, order", [("ddim", 1), ("euler", 1), ("heun", 2), ("dpmpp_2m", 2)])
+@pytest.mark.parametrize("method, order", [("ddim", 1), ("euler", 1), ("heun", 2), ("dpmpp_2m", 2), ("dpmpp_3m", 3)])
 def test_the_error_falls_with_the_order_of_the_method(method, order, parts):
     """The last step goes from the cleanest level to what is expected there, whatever the order: so does the exact solution."""
-    x_T, numbers, errors = np.linspace(-3, 3, 61), np.array([40, 80, 160, 320]), []
+    x_T, errors = np.linspace(-3, 3, 61), []
+    numbers = np.array([40, 80, 160, 320] if order < 3 else [60, 85, 120, 170])  # Then rounding is larger.
     for steps in numbers:
         schedule = even_in_log_snr(steps)
         end, start = schedule.alphas_bar[[0, -1]]

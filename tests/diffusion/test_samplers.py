@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.integrate
 
 from sdit_jax.diffusion import process, samplers
 from sdit_jax.diffusion.objective import Objective
@@ -96,7 +97,7 @@ def test_ddpm_with_many_steps_has_the_law_of_the_data():
 def level(x, index, noise, v=None, key=KEY, schedule=SCHEDULE):
     """The arguments of a step for this noise prediction."""
     x_0 = Objective(schedule).denoised(noise, x, jnp.full(len(x), index)).x_0
-    return samplers.Level(schedule, jnp.asarray(index), x, x_0, noise, v, x_0, key, lambda x, i: None)
+    return samplers.Level(schedule, jnp.asarray(index), x, x_0, noise, v, (x_0, x_0), key, lambda x, i: None)
 
 
 def ddpm_step(x, index, noise, v=None, key=KEY):
@@ -267,6 +268,19 @@ def test_second_order_is_stable_from_almost_no_signal_to_no_noise(timesteps, cli
     assert jnp.abs(drawn - MEAN).max() < 5 * DEVIATION
 
 
+@pytest.mark.parametrize("i", [1, 3, 5])
+@pytest.mark.parametrize("method, degree", [("dpmpp_2m", 0), ("dpmpp_3m", 2)])
+def test_a_step_is_exact_along_a_polynomial_of_log_snr(method, degree, i):
+    """x_s / sigma_s = x_t / sigma_t + integral of e^lambda x_0(lambda), lambda = log(alpha / sigma), for x_0 that ignores x."""
+    schedule = SCHEDULE.respaced([0, 40, 130, 300, 420, 600, 700, 900])
+    at, polynomial = schedule.log_snr / 2, np.polynomial.Polynomial([0.3, -0.2, 0.05][: degree + 1])
+    integral = scipy.integrate.quad(lambda x: np.exp(x) * polynomial(x), at[i], at[i - 1])[0]
+    expected = schedule.sigmas[i - 1] * (0.7 / schedule.sigmas[i] + integral)
+    x, x_0, *earlier = (jnp.full((2, 1), value) for value in (0.7, *polynomial(at[i : i + 3])))
+    here = level(x, i, x, schedule=schedule)._replace(x_0=x_0, earlier=tuple(earlier))
+    np.testing.assert_allclose(samplers.SAMPLERS[method].step(here), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("method", samplers.SAMPLERS)
 def test_the_noise_agrees_with_a_clipped_clean_image(method):
     """With x_0 = 1 as the clipped prediction, steps go to the point and noise that agree with it."""
@@ -314,7 +328,7 @@ def test_the_path_holds_what_was_seen_and_the_predicted_clean_image_of_each_step
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"method": "rk4"}, "rk4.*ddpm, ddim, euler, heun, dpmpp_2m, dpmpp_2m_sde"),
+        ({"method": "rk4"}, "rk4.*ddpm, ddim, euler, heun, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde"),
         ({"method": "ddpm"}, "ddpm.*key"),
         ({"method": "dpmpp_2m_sde"}, "dpmpp_2m_sde.*key"),
         ({"method": "dpmpp_2m", "steps": 0}, "found 0, allowed are 1..1000"),
