@@ -23,12 +23,13 @@ STYLE: dict[Any, Any] = {
 COLORS = matplotlib.colormaps["viridis"]
 
 
-def draw_panels(path: Path, panels: Sequence, fill: Callable[[Axes, Any], None]) -> None:
+def draw_panels(path: Path, panels: Sequence, fill: Callable[[Axes, Any], None], rows: int = 1) -> None:
     """Writes a PNG with one panel for each of `panels`, drawn by `fill(axes, panel)`, and room for a legend to the right."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4 * len(panels) + 2, 3.7), layout="constrained")
+        columns = len(panels) // rows
+        figure = Figure(figsize=(4 * columns + 2, 3.7 * rows), layout="constrained")
         FigureCanvasAgg(figure)
-        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=True):
             fill(axes, panel)
             _few_ticks(axes)
         with atomic_write(path) as partial:

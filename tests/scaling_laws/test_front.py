@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdit_jax.scaling_laws.front import Point, front
+from sdit_jax.scaling_laws.front import Point, draw, front, of_data
 
-SHIPPED = ("mnist_sdit", "mnist_sdit_guided", "mnist", "mnist_4_calls", "mnist_2_calls")
+SPIKING = ("mnist", "mnist_4_calls", "mnist_2_calls")
 
 
 def test_the_pareto_front_is_that_of_its_definition():
     rng = np.random.default_rng(0)
     pairs = [(d, e) for d, e in rng.uniform(0, 5, (300, 2)).round(1).tolist() if d + e > 3]
-    points = [Point(str(i), 100, 1, d, None, {"pJ": e}) for i, (d, e) in enumerate(pairs)]
+    points = [Point("", str(i), "", 100, 1, d, None, {"pJ": e}) for i, (d, e) in enumerate(pairs)]
     better = lambda q, p: q != p and q[0] <= p[0] and q[1] <= p[1]
     best = {pair for pair in pairs if not any(better(other, pair) for other in pairs)}
     found = front(points)
@@ -24,15 +24,30 @@ def test_the_pareto_front_is_that_of_its_definition():
 
 
 def test_the_command_shows_that_four_calls_are_on_the_front(small, tmp_path):
-    places = ",".join(f"docs/results/{name}.json" for name in SHIPPED)
-    done = small.run("compare", f"--evaluations={places}", f"--out={tmp_path}")
+    places = "SDiT=docs/results/mnist_sdit*.json," + ",".join(f"spikes=docs/results/{name}.json" for name in SPIKING)
+    done = small.run("compare", f"--evaluations={places}", "--lines=as published=4650", f"--out={tmp_path}")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "compare.json").read_text())
-    assert found["front"]["pJ"] == ["mnist_2_calls", "mnist_4_calls"]
+    best = [{"network": "spikes", "name": name} for name in ("mnist_2_calls", "mnist_4_calls")]
+    assert found["front"]["mnist"]["pJ"] == best
+    networks = {point["name"]: point["network"] for point in found["points"]}
+    assert networks == dict.fromkeys(SPIKING, "spikes") | dict.fromkeys(("mnist_sdit", "mnist_sdit_guided"), "SDiT")
     four = next(point for point in found["points"] if point["name"] == "mnist_4_calls")
     assert f"| 4 | {four['distance']:.3g} |" in done.stdout and 1e3 * four["energy"]["pJ"] == pytest.approx(0.178, rel=0.01)
     with Image.open(tmp_path / "compare.png") as picture:
-        assert picture.size[0] > 1000
+        assert picture.size[1] > picture.size[0]  # Two accounts, one data set.
+
+    again = small.run("compare", f"--evaluations={tmp_path / 'compare.json'}", "--account=pJ", f"--out={tmp_path / 'again'}")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "again" / "compare.json").read_text()) == found
+
+
+def test_each_data_set_has_a_panel_and_a_front_of_its_own(tmp_path):
+    points = [Point("a", str(i), data, 9, 1, 1.0 + i, None, {"pJ": 1.0 + i}) for data in ("b", "c") for i in range(3)]
+    assert {data: [front(found)] for data, found in of_data(points).items()} == {"b": [points[:1]], "c": [points[3:4]]}
+    draw(points, tmp_path / "one.png", "fd", lines={"d": 3.0})
+    with Image.open(tmp_path / "one.png") as picture:
+        assert picture.size == (1600, 592)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +59,7 @@ def test_the_command_shows_that_four_calls_are_on_the_front(small, tmp_path):
             "--evaluations=docs/results/mnist_sdit.json --distance=fid/train",
             "docs/results/mnist_sdit.json: has no fid/train, but",
         ),
+        ("--evaluations=docs/results/mnist.json --lines=release", "--lines: found 'release', must be NAME=MJ"),
     ],
 )
 def test_mistakes_are_one_line(small, tmp_path, flags, words):
