@@ -72,6 +72,13 @@ class Run(trained.Run):
         """
         return super().inpaint(images, known, labels, seed=seed, **how).view(Pictures)
 
+    def interpolate(self, labels: Sequence[int] | np.ndarray, between: int = 8, *, seed: int = 0, **how: Any) -> np.ndarray:
+        """uint8 (N, between, H, W, C): of each label, images on the way from one image to another (docs/sampling.md).
+
+        Raises InputError for a stochastic sampler, and for what the network does not allow.
+        """
+        return super().interpolate(labels, between, seed=seed, **how).view(Pictures)
+
     def denoise(self, x: Any, t: Any, y: Any = None) -> jax.Array:
         """The clean images, float32 (B, H, W, C), that the network sees in images x at timesteps t, given labels y.
 

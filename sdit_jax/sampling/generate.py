@@ -42,17 +42,17 @@ def make_sampler(
 
     def drawn(variables, y_B, index_B, seed):
         y_B, index_B = jax.lax.with_sharding_constraint((y_B, index_B), split)  # Here, as processes cannot pass it so.
-        return trajectory(model, objective, sampling, variables, y_B, index_B, seed, path=path)
+        return trajectory(model, objective, sampling, variables, y_B, first_noise(model, index_B, seed), path=path)
 
     return Program(jax.jit(drawn, in_shardings=replicated, out_shardings=replicated), mesh)
 
 
 def trajectory(
-    model: Network, objective: Objective, sampling: Sampling, variables: Any, y_B: jax.Array, index_B: jax.Array,
-    seed: jax.Array, *, known: samplers.Known | None = None, path: bool = False,
+    model: Network, objective: Objective, sampling: Sampling, variables: Any, y_B: jax.Array,
+    noise: tuple[jax.Array, jax.Array], *, known: samplers.Known | None = None, path: bool = False,
 ) -> Any:  # fmt: skip
-    """What the program of `make_sampler` computes; images may be `known` in part."""
-    x_T, keys_B = first_noise(model, index_B, seed)
+    """What the program of `make_sampler` computes, from the noise of `first_noise`; images may be `known` in part."""
+    x_T, keys_B = noise
     weights = cast(model, variables)
     predict = guided(
         lambda x, t, y: model.apply(weights, x, t, y),
@@ -72,6 +72,18 @@ def first_noise(model: Network, index_B: jax.Array, seed: jax.Array) -> tuple[ja
     keys_B2 = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(jax.random.key(seed), i)))(index_B)
     shape = (len(index_B), model.image_size, model.image_size, model.channels)
     return samplers.normal(keys_B2[:, 0], jnp.zeros(shape)), keys_B2[:, 1]
+
+
+def on_the_sphere(x: jax.Array, other: jax.Array, part: jax.Array) -> jax.Array:
+    """Noise (B, ...) at a part p of the way from one to another: (sin((1 - p) a) x + sin(p a) other) / sin(a).
+
+    a is the angle between the two. On the straight line between them the noise would be too weak.
+    Source: Song et al. 2021 (arXiv 2010.02502), appendix D.5.
+    """
+    each = lambda value_B: value_B.reshape(-1, *[1] * (x.ndim - 1))
+    dot = lambda x, other: (x * other).reshape(len(x), -1).sum(1)
+    angle = each(jnp.arccos(dot(x, other) / jnp.sqrt(dot(x, x) * dot(other, other))))
+    return (jnp.sin((1 - part) * angle) * x + jnp.sin(part * angle) * other) / jnp.sin(angle)
 
 
 def generate(

@@ -14,14 +14,14 @@ from sdit_jax import config as fields
 from sdit_jax.checkpoint import Checkpoints
 from sdit_jax.config import Config
 from sdit_jax.diffusion.objective import Objective, make_objective
-from sdit_jax.diffusion.samplers import Known
+from sdit_jax.diffusion.samplers import SAMPLERS, Known
 from sdit_jax.errors import InputError
 from sdit_jax.files import as_path
 from sdit_jax.images import from_uint8
 from sdit_jax.models import Network, build, initial_variables
 from sdit_jax.sampling import few_calls
 from sdit_jax.sampling import weights as files
-from sdit_jax.sampling.generate import generate, make_sampler, trajectory
+from sdit_jax.sampling.generate import first_noise, generate, make_sampler, on_the_sphere, trajectory
 from sdit_jax.sampling.how import Sampling
 
 
@@ -95,7 +95,35 @@ class Run:
     @functools.cached_property
     def _inpainter(self):
         def drawn(sampling, variables, y_B, index_B, seed, known):
-            return trajectory(self.model, self.objective, sampling, variables, y_B, index_B, seed, known=known)
+            noise = first_noise(self.model, index_B, seed)
+            return trajectory(self.model, self.objective, sampling, variables, y_B, noise, known=known)
+
+        return jax.jit(drawn, static_argnums=0)
+
+    def interpolate(self, labels: Sequence[int] | np.ndarray, between: int = 8, *, seed: int = 0, **how: Any) -> np.ndarray:
+        """(N, between, H, W, C) uint8: of each label, images on the way from one image to another; `how` as in `sampling`.
+
+        Row i goes from image 2i of `seed` to image 2i + 1; the first noise of those in between lies on the sphere between the
+        noise of both. Raises InputError for what the network does not allow, and for a stochastic way to draw, by which the
+        images of a row would have nothing in common.
+        """
+        sampling, labels_N = self.sampling(**how), self._checked(labels)
+        if SAMPLERS[sampling.sampler].stochastic or sampling.churn:
+            deterministic = ", ".join(name for name, found in SAMPLERS.items() if not found.stochastic)
+            raise InputError(f"sampler: found {sampling.name}, must be {deterministic} without churn")
+        if between < 2:
+            raise InputError(f"between: found {between}, must be at least 2, the ends")
+        drawn = self._interpolator(sampling, self.variables, labels_N, np.linspace(0, 1, between), np.uint32(seed))
+        return np.asarray(drawn).reshape(len(labels_N), between, *drawn.shape[1:])
+
+    @functools.cached_property
+    def _interpolator(self):
+        def drawn(sampling, variables, y_N, p_K, seed):
+            index_N, K = 2 * jnp.arange(len(y_N)), len(p_K)
+            (x_NHWC, keys_N), (other_NHWC, _) = (first_noise(self.model, index_N + end, seed) for end in (0, 1))
+            noise_NKHWC = jax.vmap(on_the_sphere, (None, None, 0), 1)(x_NHWC, other_NHWC, p_K)
+            noise = noise_NKHWC.reshape(-1, *x_NHWC.shape[1:]), keys_N.repeat(K)
+            return trajectory(self.model, self.objective, sampling, variables, y_N.repeat(K), noise)
 
         return jax.jit(drawn, static_argnums=0)
 
