@@ -19,7 +19,7 @@ FLOORS = {
     "metrics": 5, "analysis": 5,
     "report": 6,
     "training": 7, "scoring": 7, "tuning": 7,
-    "planner": 8, "scaling_laws": 8,
+    "planner": 8, "scaling_laws": 8, "gallery": 8,
     "benchmarks": 9,
     "api": 10, "commands": 11,
     "__main__": 12,

@@ -29,8 +29,8 @@ from sdit_jax.sharding.processes import STOPPED, expect_no_tpu
 from sdit_jax.training.progress import LEFT_BEHIND
 
 VERBS = (
-    "train", "sample", "animate", "evaluate", "tune", "verify", "export", "import_release", "prepare", "fit_classifier",
-    "plan", "sweep", "curves", "compare", "scaling", "bench",
+    "train", "sample", "animate", "evaluate", "gallery", "tune", "verify", "export", "import_release", "prepare",
+    "fit_classifier", "plan", "sweep", "curves", "compare", "scaling", "bench",
 )  # fmt: skip
 HELP = ("--help", "-help", "-h", "--helpfull", "help")
 CONFIG_FLAGS = ("--config", "-config")

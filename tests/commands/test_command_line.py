@@ -20,6 +20,7 @@ SHOWN = {
     "sample": ("workdir", "sampler", "guidance", "calls"),
     "animate": ("out", "layers"),
     "evaluate": ("workdir", "samples", "inception"),
+    "gallery": ("workdir", "sampler", "classifier"),
     "tune": ("calls", "evaluations"),
     "verify": (),
     "export": ("workdir", "dtype"),
