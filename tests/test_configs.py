@@ -94,6 +94,16 @@ def test_the_small_recipes_can_be_set_up_for_both_data_sets(get_config, tmp_path
     assert 4 * parameters < 8e6  # What is shipped is small enough for a package.
 
 
+def test_the_large_network_in_colour_has_the_recipe_of_the_small_one(get_config):
+    small, large = get_config("spike_driven", "cifar10"), get_config("cifar10_large")
+    assert large.diffusion == small.diffusion and large.optimizer == small.optimizer and large.data == small.data
+    changed = {name for name, value in large.model.items() if value != small.model[name]}
+    assert changed == {"width", "depth", "patch_size", "dtype"}
+    shapes = jax.eval_shape(lambda: initial_variables(build(large.model), 0))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 39_502_835
+    assert build(get_config("cifar10_large", "tiny").model).width == 32
+
+
 @pytest.fixture
 def ablations(small, get_config):
     """The runs of the sweep."""

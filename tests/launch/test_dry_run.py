@@ -17,6 +17,7 @@ POD = {"NAME": "sdit", "ZONE": "us-east5-b", "TYPE": "v6e-64", "BUCKET": "my-buc
 SET = {"NAME": "sdit", "IMAGE": "registry/sdit_jax:1", "BUCKET": "my-bucket", "HOSTS": "4"}
 DRY_RUNS = {
     "gpus": ("gpus.sh", TRAIN, {}),
+    "in_pieces": ("in_pieces.sh", ("25", *TRAIN), {"EXTRAS": "tpu"}),
     "slurm": ("slurm.sh", TRAIN, {"SBATCH": "--nodes=4 --partition=gpu"}),
     "slurm_array": ("slurm_array.sh", ("--config=configs/scaling.py", "--workdir=runs/scaling"), {"AT_ONCE": "4"}),
     "tpu_pod": ("tpu_pod.sh", ("up", *TRAIN), POD),
