@@ -84,6 +84,7 @@ def test_a_run_that_does_not_fit_is_named(small, disk):
     assert files(disk) == ["filler"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free", [0, 100 * KiB])
 def test_a_run_on_a_disk_that_fills_up_ends_with_a_line_and_resumes_when_there_is_room(small, trained, disk, tmp_path, free):
     """Before its first record, or before a checkpoint."""

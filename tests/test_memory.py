@@ -29,6 +29,7 @@ def faults(argument):
     return kept == "True", int(number)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc")
 def test_repeated_steps_cause_few_page_faults():
     (kept, few), (_, many) = faults("keep"), faults("give back")

@@ -33,6 +33,7 @@ def masked(line):
     return " ".join(re.sub(r"[\d.,]+", "#", line).split())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_commands_run_in_their_order_and_print_what_is_shown(tmp_path):
     for name in ("configs", "tests"):
@@ -53,6 +54,7 @@ def test_the_commands_run_in_their_order_and_print_what_is_shown(tmp_path):
         assert (tmp_path / value).exists(), f"--{flag}={value}"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_python_example_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

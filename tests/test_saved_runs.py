@@ -119,6 +119,7 @@ def test_the_energy_is_what_the_old_code_counted(expected):
     assert energy.pJ == pytest.approx(float(expected["energy_pJ"]))
 
 
+@pytest.mark.slow
 def test_it_is_evaluated(small, workdir, tmp_path):
     done = small.run("evaluate", f"--workdir={workdir}", "--n=100", "--steps=2", f"--out={tmp_path / 'evaluation'}")
     assert done.returncode == 0, done.stderr

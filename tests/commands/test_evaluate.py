@@ -64,6 +64,7 @@ def test_a_run_is_evaluated_with_a_report_and_not_drawn_twice(small, trained, tm
     assert json.loads((tmp_path / "evaluation.json").read_text())["protocol"]["seed"] == 1
 
 
+@pytest.mark.slow
 def test_the_report_of_a_non_spiking_network_omits_its_spikes(small, tmp_path, cache):
     from sdit_jax.training.loop import train_and_evaluate
 

@@ -32,6 +32,7 @@ def test_a_file_draws_the_pixels_that_the_run_draws(small, trained, file, tmp_pa
     assert (tmp_path / "run" / "grid.png").read_bytes() == (tmp_path / "file" / "grid.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_file_is_evaluated_as_the_run_is(small, trained, file, tmp_path):
     flags = ("--n=70", "--steps=2", "--batch_size=40", "--noyardsticks", "--noreport")
     environment = {"SDIT_JAX_CACHE": str(tmp_path / "cache")}

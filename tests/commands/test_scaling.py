@@ -40,6 +40,7 @@ def runs(small, tmp_path):
     return place
 
 
+@pytest.mark.slow
 def test_the_law_of_the_runs_is_found_and_written(small, runs, tmp_path):
     done = small.run("scaling", runs, f"--out={tmp_path / 'out'}", "--resamples=60")
     assert done.returncode == 0, done.stderr

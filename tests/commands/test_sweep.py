@@ -43,6 +43,7 @@ def config_file(small, tmp_path):
     return write
 
 
+@pytest.mark.slow
 def test_a_sweep_is_listed_trained_and_skipped_and_a_failed_run_is_named(small, config_file, tmp_path):
     flags = (f"--config={config_file(THREE)}", f"--workdir={tmp_path / 'runs'}")
     done = small.run("sweep", *flags, "--list")

@@ -65,18 +65,12 @@ def test_it_needs_a_key():
         sample(denoise, jnp.zeros((2, 2)), SCHEDULE, method="ddim", steps=5, known=known)
 
 
-@pytest.fixture(scope="module")
-def digits():
-    """The shipped network for MNIST, and samples of it."""
-    run = sdit_jax.load("pretrained:mnist")
-    labels = np.arange(20) % 10
-    return run, labels, run.sample(labels, steps=10, guidance=1.5)
-
-
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_half_of_a_digit_is_completed(digits):
+def test_half_of_a_digit_is_completed():
     """The seam is not much worse than in whole digits, where that with halves of others is twice as bad."""
-    run, labels, images = digits
+    run, labels = sdit_jax.load("pretrained:mnist"), np.arange(20) % 10
+    images = run.sample(labels, steps=10, guidance=1.5)
     known = np.zeros((28, 28), bool)
     known[:14] = True
     found = run.inpaint(images, known, labels, seed=7, steps=10, guidance=1.5)
@@ -98,8 +92,7 @@ def test_half_of_a_digit_is_completed(digits):
         ({"guidance": np.inf}, "guidance: found inf"),
     ],
 )
-def test_mistakes_are_named(digits, change, message):
-    run, labels, images = digits
-    arguments = {"images": images, "known": np.zeros((28, 28), bool), "labels": labels} | change
+def test_mistakes_are_named(change, message):
+    images, known = np.zeros((20, 28, 28, 1), np.uint8), np.zeros((28, 28), bool)
     with pytest.raises(InputError, match=message):
-        run.inpaint(**arguments)
+        sdit_jax.load("pretrained:mnist").inpaint(**{"images": images, "known": known, "labels": [3] * 20} | change)

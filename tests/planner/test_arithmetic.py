@@ -61,11 +61,11 @@ def test_flops_of_sampling_are_those_of_the_products_in_the_traced_pass(real, pr
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_bytes_of_two_blocks_are_those_summed_by_hand(real, dtype):
-    """What depth 6 moves beyond depth 4: two blocks of width 64, 197 tokens and as many of reconstruction, one with a skip.
+    """What depth 4 moves beyond depth 2: two blocks of width 64, 197 tokens and as many of reconstruction, one with a skip.
 
     196 of the reconstruction tokens are projected to keys, values and receptances once, not for each of 3 images.
     """
-    fields = [{"model__depth": depth, "model__dtype": dtype} for depth in (6, 4)]
+    fields = [{"model__depth": depth, "model__dtype": dtype} for depth in (4, 2)]
     deep, shallow = (training(real, 3, **each).activations for each in fields)
     state, wide, gate = 3 * 394 * 64, 3 * 394 * 256, 3 * (197 * 64 + 197 * 197)
     projected = (3 * 198 + 196) * 64
@@ -80,7 +80,7 @@ def test_bytes_of_weights_follow_what_reads_and_updates_them(real):
     """Of the matrices of two blocks, three and four passes; those of shared tokens read theirs once more in each."""
     fields = lambda depth: {"model__depth": depth, "model__reconstruction": False}
     moved = lambda count, **more: (
-        (count(real, 8, **fields(6), **more).weights - count(real, 8, **fields(4), **more).weights) / 4
+        (count(real, 8, **fields(4), **more).weights - count(real, 8, **fields(2), **more).weights) / 4
     )
     matrices = 2 * (4 * 64**2 + 2 * 64 * 256 + 64**2) + 128 * 64  # Of two blocks, and one skip.
     assert moved(sampling) == matrices

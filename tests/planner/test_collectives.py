@@ -59,7 +59,8 @@ def predicted(real, **fields):
 FIELDS = {"batch_size": 32, "model__depth": 2, "mesh__data": 1}
 
 
-@pytest.mark.parametrize("microbatches", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("microbatches", [1, 4])
 def test_data_parallelism_sums_gradients_once_a_step(real, on_eight_devices, microbatches):
     fields = FIELDS | {"mesh__data": 8, "microbatches": microbatches}
     found, expected = in_text(on_eight_devices(**fields)), predicted(real, **fields)
@@ -67,6 +68,7 @@ def test_data_parallelism_sums_gradients_once_a_step(real, on_eight_devices, mic
     assert expected["all-reduce"] == pytest.approx(found["all-reduce"], rel=0.01)
 
 
+@pytest.mark.slow
 def test_full_sharding_gathers_weights_twice_and_sums_gradients_once(real, on_eight_devices):
     """In loops; where none is between, the compiler keeps some for the backward pass."""
     fields = FIELDS | {"mesh__fsdp": 8, "model__width": 256, "model__depth": 4, "model__remat": "blocks"}

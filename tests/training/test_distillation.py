@@ -97,6 +97,7 @@ def test_examples_keep_the_noised_image():
     assert jnp.abs(found.x_0).max() > 0.05 and jnp.abs(found.x_0).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_a_teacher_and_resumes(small, trained, tmp_path):
     """With a teacher's images the loss of a network that starts as the teacher is small from the beginning."""
     flags = (

@@ -56,6 +56,7 @@ def test_what_does_not_fit_is_named_and_nothing_written(small, trained, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_has_begun_resumes_without_them(small, trained, tmp_path):
     source, workdir = tmp_path / "source", tmp_path / "run"
     shutil.copytree(trained.workdir, source)

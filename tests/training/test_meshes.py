@@ -71,6 +71,7 @@ def on_eight_devices(make, folder):
         np.testing.assert_array_equal(flat((found.params, found.ema)), trained["lif-2x2x2"])
 
 
+@pytest.mark.slow
 def test_every_mesh_trains_as_one_device_does_and_restores_any_checkpoint_to_the_bit(small, virtual_devices, tmp_path):
     """One test, because the runs that it compares take minutes to compile."""
     from sdit_jax.checkpoint import Checkpoints

@@ -91,6 +91,7 @@ def weights(small, workdir):
     )
 
 
+@pytest.mark.slow
 def test_one_is_killed_both_start_again_and_end_where_an_undisturbed_run_does(small, start, tmp_path):
     killed, straight = tmp_path / "killed", tmp_path / "straight"
     run = start(killed, 100_000)
