@@ -35,6 +35,7 @@ def default_config(model: Mapping) -> Config:
     config.duration = "1600 epochs"  # Durations: "N steps", "N epochs", "N images", "N%" of the whole run, or "never".
     config.init = ""  # Weights to start from: a run folder, a .safetensors file, or pretrained:NAME. "": new ones.
     config.init_new = ""  # Of those, arrays that start anew, and so may differ in shape: regular expressions, by commas.
+    config.profile = ""  # Steps that are traced into RUN/profile, the first and the last of them: "100:105". "": none.
     config.spike_penalty = 0.0  # This many times the mean firing rate of all layers of neurons is added to the loss.
 
     config.mesh = ml_collections.ConfigDict()  # All devices as data x fsdp x tensor; one may be -1, for all that are left.
@@ -157,6 +158,7 @@ def validate(config: Config) -> None:
         "evaluation.every",
     ):  # fmt: skip
         parse_duration(_get(config, name), f"config.{name}")
+    parse_steps(config.profile, "config.profile")
 
 
 def _get(config, name):
@@ -198,6 +200,17 @@ def parse_duration(text: str, field: str) -> tuple[float, str] | None:
     if match is None or unit not in UNITS:
         raise InputError(f"{field}: found {text!r}, allowed are a number with one of {', '.join(UNITS)}, or 'never'")
     return float(match[1]), unit
+
+
+def parse_steps(text: str, field: str) -> tuple[int, int] | None:
+    """(100, 105), the first and the last step, for "100:105"; None for "". Raises InputError."""
+    if not text:
+        return None
+    match = re.fullmatch(r"([0-9]{1,15}):([0-9]{1,15})", text)
+    first, last = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= first <= last:
+        raise InputError(f"{field}: found {text!r}, must be the first and the last step, as in '100:105', or empty")
+    return first, last
 
 
 def duration_steps(text: str, field: str, *, batch_size: int, epoch_images: int, total_steps: int | None = None) -> int:

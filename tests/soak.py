@@ -41,6 +41,7 @@ from sdit_jax.data.sources.originals import digits
 from sdit_jax.files import write_json
 from sdit_jax.training.metrics import read_scalars
 from sdit_jax.training.setup import make_setup
+from sdit_jax.training.speed import SPEEDS
 
 ROOT = Path(__file__).parent.parent
 SAVE, EVALUATE = 5, 20  # Steps from one checkpoint, and from one picture and evaluation, to the next.
@@ -189,9 +190,8 @@ def soak(folder: Path, processes: int, kills: int, seed: int) -> dict:
 
 def compared(workdir: Path, other: Path) -> dict[str, bool]:
     """What is equal in two run folders, to the bit; speeds are left out."""
-    speed = {"images_per_second"}
     scalars = [
-        {step: {name: value for name, value in found.items() if name not in speed} for step, found in records.items()}
+        {step: {name: value for name, value in found.items() if name not in SPEEDS} for step, found in records.items()}
         for records in (read_scalars(run / "metrics.jsonl") for run in (workdir, other))
     ]
     pictures = [{path.name: path.read_bytes() for path in (run / "samples").glob("*.png")} for run in (workdir, other)]

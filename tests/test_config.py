@@ -48,6 +48,17 @@ def test_what_is_no_duration_is_refused_with_the_units(text):
     assert repr(text) in str(error.value)
 
 
+@pytest.mark.parametrize(("text", "steps"), [("", None), ("100:105", (100, 105)), ("1:1", (1, 1))])
+def test_steps_are_the_first_and_the_last(text, steps):
+    assert config.parse_steps(text, "config.profile") == steps
+
+
+@pytest.mark.parametrize("text", ["100", "0:5", "5:4", "1:2:3", "-1:2", "a:b", ":", "100: 105"])
+def test_other_steps_are_refused(text):
+    with pytest.raises(InputError, match=f"^config.profile: found '{text}', must be the first and the last step"):
+        config.parse_steps(text, "config.profile")
+
+
 def test_percent_of_itself_is_refused():
     with pytest.raises(InputError, match="config.duration.*'10%'"):
         config.duration_steps("10%", "config.duration", batch_size=1, epoch_images=1)

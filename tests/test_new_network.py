@@ -196,7 +196,7 @@ def test_it_is_evaluated_with_a_report(trained, tmp_path):
 
 
 def test_it_is_planned(trained):
-    from sdit_jax.planner import chips
+    from sdit_jax.analysis import chips
     from sdit_jax.planner.prediction import predict
 
     one, two = (predict(configuration(batch_size=64, mesh__tensor=tensor), chips.find("v5p"), 4) for tensor in (1, 2))

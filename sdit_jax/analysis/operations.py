@@ -9,6 +9,7 @@ neurons are elementwise and are counted by rule, at their marks (`ops.marks`).
     scan     its operations run `length` times; where it scans over weights of products (`nn.scan` over blocks), each iteration
              is a layer of its own: "in_blocks.0", "in_blocks.1", ...
     cond     its largest branch
+    shard    its operations (`jax.shard_map`) run once for each part of its arguments
     while    of unknown length: its operations count once, and `Program.uncertain` names their layers
 
 Layers are named by the scopes of flax modules. Operations whose results are not used are left out, as a compiler does.
@@ -69,6 +70,11 @@ class Program:
     def flops(self) -> int:
         """Floating-point operations of products: two per multiply-accumulate."""
         return sum(2 * operation.macs for operation in self.operations if operation.is_product)
+
+    @property
+    def model_flops(self) -> int:
+        """`flops` without what is computed again for the backward pass."""
+        return self.flops - sum(2 * each.macs for each in self.operations if each.is_product and each.phase == "recompute")
 
     @property
     def uncertain(self) -> list[str]:

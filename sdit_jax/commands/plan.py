@@ -22,8 +22,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from sdit_jax import files
+from sdit_jax.analysis import chips
 from sdit_jax.errors import InputError
-from sdit_jax.planner import chips, topology
+from sdit_jax.planner import topology
 from sdit_jax.planner.compiled import compiled_step
 from sdit_jax.planner.prediction import advice, predict, weak_scaling
 from sdit_jax.planner.report import describe, describe_compiled, table

@@ -35,9 +35,9 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
 from sdit_jax import sharding
+from sdit_jax.analysis.chips import Chip
 from sdit_jax.analysis.dataflow import TENSOR
 from sdit_jax.analysis.operations import Program
-from sdit_jax.planner.chips import Chip
 from sdit_jax.sharding import Layout
 
 TIMES = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1}

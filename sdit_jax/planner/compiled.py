@@ -14,10 +14,10 @@ import jax
 
 from sdit_jax import config as fields
 from sdit_jax import models, sharding
+from sdit_jax.analysis.chips import Chip
 from sdit_jax.config import Config
 from sdit_jax.diffusion.objective import make_objective
 from sdit_jax.planner import hlo, topology, traffic
-from sdit_jax.planner.chips import Chip
 from sdit_jax.planner.communication import SLICES, Communication, communications
 from sdit_jax.planner.origin import origin
 from sdit_jax.training import optimizer

@@ -18,12 +18,12 @@ from jax.sharding import AbstractMesh
 
 from sdit_jax import config as fields
 from sdit_jax import models, sharding
+from sdit_jax.analysis.chips import Chip
 from sdit_jax.config import Config
 from sdit_jax.diffusion.objective import make_objective
 from sdit_jax.errors import InputError
 from sdit_jax.ops.backend import assumed
 from sdit_jax.planner.arithmetic import Arithmetic, arithmetic, training_program
-from sdit_jax.planner.chips import Chip
 from sdit_jax.planner.collectives import Collective, collectives, seconds
 from sdit_jax.planner.memory import Memory, memory, on_device
 from sdit_jax.sharding.mesh import AXES, resolved

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
+from sdit_jax.analysis import chips
+from sdit_jax.analysis.chips import Chip
 from sdit_jax.errors import InputError
-from sdit_jax.planner import chips
-from sdit_jax.planner.chips import Chip
 from sdit_jax.sharding import processes
 
 # v4 is left out: without chips, libtpu knows its cores, each with half of the memory, and not the chip of both.

@@ -12,16 +12,19 @@ import jax
 import jax.numpy as jnp
 
 from sdit_jax import files, memory, sharding
+from sdit_jax.analysis import chips
 from sdit_jax.checkpoint import Checkpoints
-from sdit_jax.config import Config, validate
+from sdit_jax.config import Config, parse_steps, validate
 from sdit_jax.errors import Stopped, TrainingFailed
 from sdit_jax.sharding import processes
 from sdit_jax.training.initial import read_initial
 from sdit_jax.training.metrics import MetricWriter, NoWriter
 from sdit_jax.training.outputs import Outputs, agreed_missing
+from sdit_jax.training.profile import Profile
 from sdit_jax.training.progress import NullStream, Progress, StopRequest
 from sdit_jax.training.resume import check_same_run, lengthened, write_description
 from sdit_jax.training.setup import Setup, make_setup
+from sdit_jax.training.speed import Speed
 from sdit_jax.training.state import TrainState
 from sdit_jax.training.step import Averages, Health, TooLarge, compiled, empty_averages, make_train_step
 
@@ -33,8 +36,8 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
 
     Batches, noise and dropout are functions of (seed, step), so that a run that was stopped and resumed equals one that was
     not, to the bit. Writes `config.json`, `checkpoints/`, `metrics.jsonl`, TensorBoard events, `samples/STEP.png` and
-    `evaluation.jsonl`. With `dry_run`, prints what it would do, writes nothing and returns None. Every process of a run calls
-    this.
+    `evaluation.jsonl`, and `profile/` where that is asked for. With `dry_run`, prints what it would do, writes nothing and
+    returns None. Every process of a run calls this.
 
     Raises:
       InputError: a mistake in the configuration or the folder.
@@ -86,15 +89,19 @@ def train_and_evaluate(config: Config, workdir: Path, *, dry_run: bool = False) 
             _raise_if_stopped(stop, start)
             assert program is not None
             processes.wait_for_all("the first step")
-            train_step, empty = program
+            train_step, empty, flops = program
+            peak = chips.peak(jax.devices()[0].device_kind, setup.model.dtype)
+            speed = Speed(start, config.batch_size, flops / setup.mesh.size, peak)
             stream = sys.stderr if first else NullStream()
-            progress = stack.enter_context(closing(Progress(total, start, config.batch_size, stream)))
-            state = _run(setup, state, train_step, empty, checkpoints, writer, outputs, progress, stop)
+            progress = stack.enter_context(closing(Progress(total, start, config.batch_size, speed, stream)))
+            traced = parse_steps(config.profile, "config.profile")
+            profile = stack.enter_context(closing(Profile(traced, workdir, progress.paused)))
+            state = _run(setup, state, train_step, empty, checkpoints, writer, outputs, progress, profile, stop)
         return state
 
 
-def _compile(setup: Setup, state: TrainState) -> tuple[Callable, Averages]:
-    """The compiled training step, and empty averages of its scalars."""
+def _compile(setup: Setup, state: TrainState) -> tuple[Callable, Averages, float]:
+    """The compiled training step, empty averages of its scalars, and its FLOPs as `Speed` counts them, on all devices."""
     batch = setup.loader(int(state.step))
     train_step = make_train_step(
         setup.model, setup.objective, setup.tx, setup.rate, setup.config, setup.mesh, setup.shapes, setup.teacher
@@ -107,7 +114,7 @@ def _compile(setup: Setup, state: TrainState) -> tuple[Callable, Averages]:
         cost["seconds"], cost["flops"] / 1e9, cost["bytes"] / 2**30,
     )  # fmt: skip
     check_memory(cost["bytes"], setup.config)
-    return program, empty
+    return program, empty, cost["model_flops"]
 
 
 def check_memory(temporary: float, config: Config) -> None:
@@ -121,20 +128,22 @@ def check_memory(temporary: float, config: Config) -> None:
 
 def _run(
     setup: Setup, state: TrainState, train_step: Callable, empty: Averages, checkpoints: Checkpoints, writer: MetricWriter,
-    outputs: Outputs, progress: Progress, stop: StopRequest,
+    outputs: Outputs, progress: Progress, profile: Profile, stop: StopRequest,
 ) -> TrainState:  # fmt: skip
     """Takes the steps after that of `state`. A step's health is read while the next one runs, or at once if anything is due."""
     start, total = int(state.step), setup.cadence.total
-    averages = jax.tree.map(jnp.copy, empty)
+    averages, speed = jax.tree.map(jnp.copy, empty), progress.speed
     unread: deque[tuple[int, Health]] = deque()
     for step in range(start + 1, total + 1):
-        state, averages, health = train_step(state, averages, setup.loader(step - 1))
+        with speed.waiting("input"):
+            batch = setup.loader(step - 1)
+        state, averages, health = profile.call(step, train_step, state, averages, batch)
         stopping = bool(stop) or checkpoints.preempted(step)  # Read once per step: a signal may come at any time.
         due = setup.cadence.due(step, stopping)
         if step == start + 1:  # The first step warms up and is left out of the speed.
-            with progress.paused():
-                jax.block_until_ready(health)
-            progress.restart(step)
+            jax.block_until_ready(health)
+            progress.bar.unpause()
+            speed.restart(step)
         unread.append((step, health))
         while len(unread) > (0 if any(due) else 1):
             read_step, read_health = unread.popleft()
@@ -142,14 +151,14 @@ def _run(
 
         if due.log:
             scalars = {name: float(average.compute()) for name, average in averages.items()}
-            speed = progress.images_per_second(step)
-            writer.write_scalars(step, scalars if speed is None else scalars | {"images_per_second": speed})
+            writer.write_scalars(step, scalars | speed.scalars(step))
             writer.flush()
             progress.log()
-            progress.restart(step)
+            speed.restart(step)
             averages = jax.tree.map(jnp.copy, empty)
         if due.save:
-            checkpoints.save(state)
+            with speed.waiting("checkpoint"):
+                checkpoints.save(state)
         if stopping:
             raise Stopped(f"stopped: saved step {step} of {total}; rerun to resume")
         if due.draw or due.evaluate:

@@ -3,7 +3,6 @@
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from typing import TypeVar
 
 import jax
 from tqdm import tqdm
+
+from sdit_jax.training.speed import Speed
 
 T = TypeVar("T")
 LEFT_BEHIND = "left behind"  # The name of a thread that a stop does not wait for.
@@ -30,42 +31,33 @@ class NullStream:
 
 
 class Progress:
-    """Images seen, loss, images/s and time left of a run, and its speed between two log lines."""
+    """Images seen, loss, speed and time left of a run."""
 
-    def __init__(self, total_steps: int, step: int, batch_size: int, stream=sys.stderr):
-        self.batch_size, self.stream, self.terminal = batch_size, stream, stream.isatty()
+    def __init__(self, total_steps: int, step: int, batch_size: int, speed: Speed, stream=sys.stderr):
+        self.batch_size, self.speed, self.stream, self.terminal = batch_size, speed, stream, stream.isatty()
         self.bar = tqdm(
             total=total_steps * batch_size, initial=step * batch_size, unit=" images", unit_scale=True, dynamic_ncols=True,
             file=stream if self.terminal else NullStream(),
         )  # fmt: skip
-        self.restart(step)
-
-    def restart(self, step: int) -> None:
-        """Starts to measure the speed after a step."""
-        self._first, self._clock = step, time.monotonic()
-
-    def images_per_second(self, step: int) -> float | None:
-        """The speed from the last `restart` to a step, pauses left out; None where no step lies between."""
-        if step == self._first:
-            return None
-        return (step - self._first) * self.batch_size / (time.monotonic() - self._clock)
+        self.loss = float("nan")
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Leaves the time inside out of all speeds."""
-        began = time.monotonic()
-        yield
-        self._clock += time.monotonic() - began
+        with self.speed.paused():
+            yield
         self.bar.unpause()
 
     def advance(self, step: int, loss: float) -> None:
         """Shows one more step."""
+        self.loss = loss
         self.bar.set_description_str(f"step {step:,}", refresh=False)
-        self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+        self.bar.set_postfix_str(f"loss {loss:.4f}{self.speed}", refresh=False)
         self.bar.update(self.batch_size)
 
     def log(self) -> None:
-        """In a log file, prints what the bar would show."""
+        """Shows what `speed` has measured; in a log file, prints what the bar would show."""
+        self.bar.set_postfix_str(f"loss {self.loss:.4f}{self.speed}", refresh=False)
         if not self.terminal:
             print(str(self.bar), file=self.stream, flush=True)
 

@@ -10,7 +10,9 @@ from sdit_jax.training.setup import Setup, total_steps
 
 log = logging.getLogger(__name__)
 # Fields that may differ when a run resumes: what is trained does not depend on them, but for rounding.
-MAY_CHANGE = ("mesh.", "checkpoint.", "log.", "samples.", "evaluation.", "data.dir", "data.memory_GiB", "data.resident")
+MAY_CHANGE = (
+    "mesh.", "profile", "checkpoint.", "log.", "samples.", "evaluation.", "data.dir", "data.memory_GiB", "data.resident",
+)  # fmt: skip
 DATA, TEACHER = "dataset.sha256", "teacher.sha256"
 
 

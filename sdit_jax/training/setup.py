@@ -126,6 +126,9 @@ def make_setup(config: Config) -> Setup:
     total = fields.duration_steps(config.duration, "config.duration", **lengths)
     if total < 1:
         raise InputError(f"config.duration: found {config.duration!r}, must be at least one step")
+    traced = fields.parse_steps(config.profile, "config.profile")
+    if traced and traced[1] > total:
+        raise InputError(f"config.profile: found {config.profile!r}, must end by step {total}, the last")
     steps = functools.partial(fields.duration_steps, **lengths, total_steps=total)
     cadence = Cadence(
         total,

@@ -183,15 +183,17 @@ def empty_averages(model: Network, objective: Objective, variables, batch, spike
 def compiled(train_step: Any, *arguments: Any) -> tuple[Callable, dict[str, float]]:
     """The jitted step compiled ahead of time for these arguments (state, averages, batch), and its cost.
 
-    The cost is {"seconds" to compile, "flops" of a step's products on all devices together (see `analysis.operations`), "bytes"
-    of temporary memory on each device, 0 where the compiler does not report them}. Raises TooLarge as `compile_for` does.
+    The cost is {"seconds" to compile, "flops" of a step's products on all devices together (see `analysis.operations`),
+    "model_flops" without those that are computed again, "bytes" of temporary memory on each device, 0 where the compiler does
+    not report them}. Raises TooLarge as `compile_for` does.
     """
     start = time.monotonic()
     traced = train_step.trace(*arguments)
     program = compile_for(traced.lower(), len(arguments[-1]["label"]))
     temporary = getattr(program.memory_analysis(), "temp_size_in_bytes", 0)
-    flops = operations.walk(traced.jaxpr).flops
-    return program, {"seconds": time.monotonic() - start, "flops": flops, "bytes": temporary}
+    work = operations.walk(traced.jaxpr)
+    flops = {"flops": work.flops, "model_flops": work.model_flops}
+    return program, {"seconds": time.monotonic() - start, **flops, "bytes": temporary}
 
 
 def compile_for(lowered: Any, batch_size: int) -> Any:

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from sdit_jax.analysis import operations
 from sdit_jax.analysis.dataflow import BATCH, TENSOR, Origin
@@ -228,3 +229,11 @@ def test_neurons_and_wkv_are_counted_in_loops_and_gradients():
     numbers = B * L * C
     assert sum(operation.updates for operation in program.operations) == T * numbers + T * 7 * numbers
     assert program.macs == T * 3 * numbers and program.flops == 0
+
+
+def test_what_parts_of_a_mesh_compute_by_hand_counts_for_each_of_them():
+    mesh, rows = AbstractMesh((4, 2), ("data", "tensor")), PartitionSpec("data")
+    product = lambda x, w: x @ w
+    split = jax.shard_map(product, mesh=mesh, in_specs=(rows, PartitionSpec()), out_specs=rows, axis_names={"data"})
+    program = operations.walk(jax.make_jaxpr(split)(*shapes((8, 3), (3, 5))))
+    assert program.flops == 2 * 8 * 3 * 5 and not program.uncertain

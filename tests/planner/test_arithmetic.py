@@ -11,10 +11,14 @@ from sdit_jax.sharding.mesh import AXES
 from sdit_jax.training.step import gradients
 
 
-def training(real, images, microbatches=1, tensor=1, updated=0, ema=False, **fields):
+def program(real, images, microbatches=1, tensor=1, **fields):
     model, objective, _, _, state = real.abstract(real.config(**fields))
-    program = training_program(model, objective, state.variables, images, microbatches, AbstractMesh((1, 1, tensor), AXES))
-    return arithmetic(program, images // microbatches, tensor=tensor, updated=updated, ema=ema)
+    return training_program(model, objective, state.variables, images, microbatches, AbstractMesh((1, 1, tensor), AXES))
+
+
+def training(real, images, microbatches=1, tensor=1, updated=0, ema=False, **fields):
+    found = program(real, images, microbatches, tensor, **fields)
+    return arithmetic(found, images // microbatches, tensor=tensor, updated=updated, ema=ema)
 
 
 def sampling(real, images, **fields):
@@ -30,6 +34,11 @@ def test_flops_are_those_of_the_products_in_the_traced_step(real, program_macs, 
     # Those for gradients of the image and of the sinusoid are not used.
     unused = 2 * 16 * 64 * (14 * 14 * 12 + 256)
     assert training(real, 16, microbatches, model__remat=remat).flops == traced - unused
+
+
+def test_model_flops_leave_out_what_is_computed_again(real):
+    kept, again = (program(real, 16, model__remat=remat) for remat in ("none", "blocks"))
+    assert again.model_flops == kept.model_flops == kept.flops < again.flops
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from collections import Counter
 import jax
 import pytest
 
-from sdit_jax.planner import chips
+from sdit_jax.analysis import chips
 from sdit_jax.planner.arithmetic import training_program
 from sdit_jax.planner.collectives import Collective, collectives, seconds
 

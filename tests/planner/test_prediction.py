@@ -2,8 +2,8 @@
 
 import pytest
 
+from sdit_jax.analysis import chips
 from sdit_jax.errors import InputError
-from sdit_jax.planner import chips
 from sdit_jax.planner.prediction import ACHIEVED, advice, predict, weak_scaling
 
 H100, V5P, A100 = (chips.find(name) for name in ("h100", "v5p", "a100"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sdit_jax.analysis.chips import peak
 from sdit_jax.benchmarks import tpu
 from sdit_jax.errors import InputError
 from sdit_jax.planner import topology
@@ -45,8 +46,9 @@ def test_more_chips_than_a_slice_has_are_refused():
 @LIBTPU
 @pytest.mark.parametrize(("name", "slices", "chips"), [("v5e:1x1", 1, 1), ("v5e:16x16", 1, 256), ("v5p:2x2x2", 2, 16)])
 def test_a_topology_has_its_chips_in_slices(name, slices, chips):
-    _, devices = topology.devices(name, slices)
+    chip, devices = topology.devices(name, slices)
     assert len(devices) == chips
+    assert peak(devices[0].device_kind, "bfloat16") == chip.bfloat16
     assert len({getattr(device, "slice_index", 0) for device in devices}) == slices
 
 

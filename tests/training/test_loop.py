@@ -18,6 +18,7 @@ from sdit_jax.files import exclusive
 from sdit_jax.sharding.processes import STOPPED
 from sdit_jax.training.loop import check_health, train_and_evaluate
 from sdit_jax.training.setup import make_setup
+from sdit_jax.training.speed import SPEEDS
 from sdit_jax.training.state import TrainState
 from sdit_jax.training.step import Health
 
@@ -55,13 +56,16 @@ def wait_for(condition, process, seconds=240):
 
 
 def test_two_steps_and_two_more_equal_four_to_the_bit(small, trained, tmp_path):
-    train_and_evaluate(small.config(duration="2 steps"), tmp_path)
-    state = train_and_evaluate(small.config(), tmp_path)
+    train_and_evaluate(small.config(duration="2 steps", profile="2:2"), tmp_path)
+    traced = list(files(tmp_path / "profile"))
+    state = train_and_evaluate(small.config(profile="1:2"), tmp_path)
+    assert traced == list(files(tmp_path / "profile")) and any(path.name.endswith(".xplane.pb") for path in traced)
     assert_equal(state, trained.state)
     assert_equal(restored(trained.config, tmp_path), trained.state)
-    drop = ("images_per_second",)
-    kept = [{k: v for k, v in line.items() if k not in drop} for line in metrics(tmp_path)]
-    assert kept == [{k: v for k, v in line.items() if k not in drop} for line in metrics(trained.workdir)]
+    lines, others = metrics(tmp_path), metrics(trained.workdir)
+    assert {*others[-1]} & {*SPEEDS} == {*SPEEDS} - {"mfu"}  # A CPU has no stated peak.
+    kept = [{k: v for k, v in line.items() if k not in SPEEDS} for line in lines]
+    assert kept == [{k: v for k, v in line.items() if k not in SPEEDS} for line in others]
 
 
 def test_kill_9_loses_at_most_the_steps_since_the_last_checkpoint(small, tmp_path):

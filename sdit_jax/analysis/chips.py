@@ -71,6 +71,19 @@ CHIPS = {
 }
 
 
+# What JAX calls the devices; v5p, v6e and v5e as libtpu 0.0.42.1 says it.
+KINDS = {
+    "TPU v5": "v5p", "TPU v6 lite": "v6e", "TPU v5 lite": "v5e", "TPU v4": "v4",
+    "NVIDIA H100 80GB HBM3": "h100", "NVIDIA H200": "h200", "NVIDIA A100-SXM4-80GB": "a100",
+}  # fmt: skip
+
+
+def peak(device_kind: str, dtype: str) -> float | None:
+    """The stated FLOP/s of a device of JAX for products in a dtype; None for CPUs and for devices that are not known."""
+    name = KINDS.get(device_kind)
+    return CHIPS[name].flops_per_s(dtype) if name else None
+
+
 def find(name: str, field: str = "chip") -> Chip:
     """The chip of that name. Raises InputError for an unknown one."""
     if name not in CHIPS:
