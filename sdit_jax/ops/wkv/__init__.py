@@ -28,7 +28,7 @@ from sdit_jax.ops.marks import WKV, mark
 from sdit_jax.ops.wkv import linear, past
 from sdit_jax.ops.wkv.state import WKVState, initial_state
 
-IMPLEMENTATIONS = ("auto", "sequential", "associative", "linear", "pallas")
+IMPLEMENTATIONS = ("auto", "sequential", "associative", "linear", "triton", "mosaic", "pallas")
 
 
 def wkv(
@@ -84,10 +84,15 @@ def wkv(
 
 def _averages(implementation, w, u, k_BLC, v_BLC, start, bidirectional):
     """(y_BLC, state) by an implementation that exists; the scope around it names its instructions in a compiled program."""
-    if implementation == "pallas":
-        from sdit_jax.ops.wkv import pallas  # Here, as it costs 0.1 s that no other implementation needs.
-
-        y, last = pallas.averages(w, u, k_BLC, v_BLC, start, bidirectional)
+    # Kernels are imported here, as this costs 0.1 s that no other implementation needs.
+    if implementation == "mosaic":
+        from sdit_jax.ops.wkv import mosaic as kernel
+    elif implementation in ("triton", "pallas"):
+        from sdit_jax.ops.wkv import triton as kernel
+    else:
+        kernel = None
+    if kernel is not None:
+        y, last = kernel.averages(w, u, k_BLC, v_BLC, start, bidirectional)
         return y, None if bidirectional else last
 
     k, v = k_BLC.astype(w.dtype), v_BLC.astype(w.dtype)

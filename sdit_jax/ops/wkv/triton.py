@@ -1,16 +1,6 @@
 """WKV as one kernel each way, for NVIDIA GPUs: the state stays in registers, and each array crosses memory once.
 
-A program walks the tokens of BLOCK channels of one batch row. Its state is that of `past` in another form: sums over the tokens
-so far in units of exp(top - age w), where top is the key of the largest weight and age the number of tokens since:
-
-    p_t = sum_{i<t} exp(k_i - (t-1-i) w - (top - age w)) v_i      q_t = the same without v_i
-    mean_t = p_t / q_t                                            log_mass_t = top - age w + log q_t
-
-    gap = k_t - (top - (age + 1) w),   a = exp(min(-gap, 0)),   b = exp(min(gap, 0))
-    p_{t+1} = a p_t + b v_t            q_{t+1} = a q_t + b        age one more; but top = k_t, age = 0 if gap > 0
-
-Nothing overflows, for keys of any size, as 1 <= q_t <= t + 1; and the exponent's rounding does not add up, as top is a key and
-age a count. The gradient is that of `past`, with r_t = b / q_{t+1} and 1 - r_t = a q_t / q_{t+1}. It keeps k, v, and the state
+A program walks the tokens of BLOCK channels of one batch row by the equations of `sums`. The gradient keeps k, v, and the state
 before each chunk of CHUNK tokens, from which those inside the chunk are computed again. So the forward pass moves k, v, y, the
 gradient k, v, dy, dk, dv, and each of them 8 / CHUNK bytes per element more, for the states.
 
@@ -22,7 +12,6 @@ kernel among devices: where the batch is sharded, call it within `jax.shard_map(
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from sdit_jax.ops.wkv.state import WKVState
+from sdit_jax.ops.wkv.sums import Sums, gradient, output
 
 BLOCK = 32  # Channels of a program: one for each thread of a warp.
 CHUNK = 8  # Tokens that a program holds in registers.
@@ -98,47 +88,6 @@ def _call(kernel, reverse: bool, inputs, outputs):
     return jax.lax.platform_dependent(*inputs, cpu=functools.partial(run, True), default=functools.partial(run, False))
 
 
-class Sums(NamedTuple):
-    """The state of a walk, by the equations above."""
-
-    p: jax.Array
-    q: jax.Array
-    top: jax.Array
-    age: jax.Array
-
-    @classmethod
-    def of(cls, mean, log_mass) -> "Sums":
-        return cls(mean, jnp.ones_like(mean), log_mass, jnp.zeros_like(mean))
-
-    def log_unit(self, w):
-        return self.top - self.age * w
-
-    def average(self, w):
-        """(mean, log_mass)."""
-        return WKVState(self.p / self.q, self.log_unit(w) + jnp.log(self.q))
-
-    def step(self, w, k, v):
-        """(the state after one more token, a, b)."""
-        gap = k - (self.top - (self.age + 1) * w)
-        a, b = _weights(gap)
-        top, age = jnp.where(gap > 0, k, self.top), jnp.where(gap > 0, 0, self.age + 1)
-        return Sums(a * self.p + b * v, a * self.q + b, top, age), a, b
-
-
-def _weights(gap):
-    """Weights of two things, the greater one 1, when the logarithm of the second is `gap` above that of the first."""
-    return jnp.exp(jnp.minimum(-gap, 0)), jnp.exp(jnp.minimum(gap, 0))
-
-
-def _joined(w, ours: Sums, theirs: Sums | None):
-    """Of the tokens of both walks: p, q, the logarithm of their unit, and our part of q."""
-    if theirs is None:
-        return ours.p, ours.q, ours.log_unit(w), 1
-    a, b = _weights(theirs.log_unit(w) - ours.log_unit(w))
-    q = a * ours.q + b * theirs.q
-    return a * ours.p + b * theirs.p, q, jnp.maximum(ours.log_unit(w), theirs.log_unit(w)), a * ours.q / q
-
-
 def _walk(reverse, C, w_ref, u_ref, k_ref, v_ref, start, theirs, y_ref, ours, last):
     """The state before each chunk and the last one; y, where it is asked for. Theirs: as ours, of the other walk."""
     read, write = _rows(C, w_ref.shape[0], w_ref.dtype)
@@ -150,9 +99,7 @@ def _walk(reverse, C, w_ref, u_ref, k_ref, v_ref, start, theirs, y_ref, ours, la
         others = _others(read, w, ks, vs, theirs, i)
         for t, k, v, other in zip(tokens, ks, vs, others, strict=True):
             if y_ref is not None:
-                p, q, log_unit, _ = _joined(w, sums, other)
-                a, b = _weights(u + k - log_unit)
-                write(y_ref, (a * p + b * v) / (a * q + b), t)
+                write(y_ref, output(w, u, k, v, sums, other), t)
             sums, _, _ = sums.step(w, k, v)
         return sums
 
@@ -176,18 +123,10 @@ def _walk_back(reverse, C, w_ref, u_ref, k_ref, v_ref, dy_ref, ours, theirs, d_l
             steps.append((sums, b / after.q, a * sums.q / after.q))
 
         for t, k, v, dy, other, (sums, r, keep) in reversed(list(zip(tokens, ks, vs, dys, others, steps, strict=True))):
-            p, q, log_unit, part = _joined(w, sums, other)
-            mean, mean_all = sums.p / sums.q, p / q
-            a, b = _weights(u + k - log_unit)
-            own, d_mean = b / (a * q + b), a * q / (a * q + b) * dy
-            d_logit = own * (v - mean_all) * d_mean
-            e = r * (v - mean)
-            d_decayed = keep * (N - e * M)
-            dk, dv = r * N + keep * e * M, r * M
-            M, N = part * d_mean + keep * M, part * (d_mean * (mean - mean_all) - d_logit) + d_decayed
+            M, N, dk, dv, d_decayed, d_logit, own = gradient(w, u, k, v, dy, sums, other, r, keep, M, N)
             dw = dw - d_decayed
             if not reverse:
-                dk, dv, du = dk + d_logit, dv + own * dy, du + d_logit
+                dk, dv, du = dk + d_logit, dv + own, du + d_logit
             write(dk_ref, dk, t)
             write(dv_ref, dv, t)
         return M, N, dw, du
