@@ -22,6 +22,7 @@ from sdit_jax.metrics.features import FeatureExtractor, extract
 from sdit_jax.metrics.frechet import Moments, frechet_distance
 from sdit_jax.metrics.reference import Reference
 from sdit_jax.models import Network, cast
+from sdit_jax.ops.backend import assumed
 from sdit_jax.sampling.generate import Program, example_labels, first_noise, generate
 from sdit_jax.sampling.how import Sampling
 from sdit_jax.sampling.run import Run
@@ -160,7 +161,8 @@ def _make_program(model: Network, objective: Objective, steps: int, clip_x0: boo
             return jnp.where(i > 0, moved, x_0), None
 
         to_S = jnp.append(level_S[1:], 0)
-        x_0, _ = jax.lax.scan(step, x_T, (level_S, to_S, jnp.arange(steps)[::-1], scale_S))
+        with sharding.on_mesh(mesh, mesh.axis_names), assumed(mesh.devices.flat[0].platform):
+            x_0, _ = jax.lax.scan(step, x_T, (level_S, to_S, jnp.arange(steps)[::-1], scale_S))
         return images.to_uint8(x_0)
 
     return Program(jax.jit(trajectory, in_shardings=replicated, out_shardings=replicated), mesh)

@@ -71,7 +71,7 @@ class SDiT(NeuronFields, image.TokenNetwork):
     reconstruction: bool = True  # The Reconstruction Module in every block.
     gate_init: str = choice("random", "random", "identity")  # Of its gate; "identity" starts without effect.
     bidirectional: bool = False  # WKV over all tokens, or over those before.
-    wkv: str = choice("auto", *IMPLEMENTATIONS)  # Implementation of WKV; "auto" chooses by platform.
+    wkv: str = choice("auto", *IMPLEMENTATIONS)  # Of `ops.wkv`; "auto" chooses by the devices compiled for.
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, t_B: jax.Array, y_B: jax.Array | None = None, train: bool = False) -> jax.Array:

@@ -85,7 +85,7 @@ class SpikeDriven(SpikeFields, image.TokenNetwork):
     conditioning: str = choice("adaln", "token", "every_token", "adaln")
     final_conv_init: str = choice("identity", "random", "identity")
     learned_variance: bool = False
-    wkv: str = choice("auto", *IMPLEMENTATIONS)  # Implementation of WKV; "auto" chooses by platform.
+    wkv: str = choice("auto", *IMPLEMENTATIONS)  # Of `ops.wkv`; "auto" chooses by the devices compiled for.
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, t_B: jax.Array, y_B: jax.Array | None = None, train: bool = False) -> jax.Array:

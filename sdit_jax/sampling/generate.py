@@ -16,6 +16,7 @@ from sdit_jax.diffusion.guidance import guided
 from sdit_jax.diffusion.objective import Objective
 from sdit_jax.files import atomic_write
 from sdit_jax.models import Network, cast
+from sdit_jax.ops.backend import assumed
 from sdit_jax.sampling.how import Sampling
 
 
@@ -42,7 +43,8 @@ def make_sampler(
 
     def drawn(variables, y_B, index_B, seed):
         y_B, index_B = jax.lax.with_sharding_constraint((y_B, index_B), split)  # Here, as processes cannot pass it so.
-        return trajectory(model, objective, sampling, variables, y_B, first_noise(model, index_B, seed), path=path)
+        with sharding.on_mesh(mesh, mesh.axis_names), assumed(mesh.devices.flat[0].platform):
+            return trajectory(model, objective, sampling, variables, y_B, first_noise(model, index_B, seed), path=path)
 
     return Program(jax.jit(drawn, in_shardings=replicated, out_shardings=replicated), mesh)
 

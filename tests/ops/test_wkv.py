@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdit_jax.ops import WKVState, wkv
-from sdit_jax.ops.wkv import IMPLEMENTATIONS, initial_state, linear, mosaic, triton
+from sdit_jax.ops.wkv import IMPLEMENTATIONS, initial_state, linear, triton
 
 NAMES = [name for name in IMPLEMENTATIONS if name not in ("auto", "pallas")]
 B, C = 2, 3

@@ -20,6 +20,8 @@ An empty past has log_mass = -1e38. In terms of the (p, q, o) state of other imp
 unlike (p, q, o) this state is unique, so that states and their gradients can be compared between implementations.
 """
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 
@@ -29,6 +31,7 @@ from sdit_jax.ops.wkv import linear, past
 from sdit_jax.ops.wkv.state import WKVState, initial_state
 
 IMPLEMENTATIONS = ("auto", "sequential", "associative", "linear", "triton", "mosaic", "pallas")
+FORMER = {"pallas": "triton"}  # Names in saved configurations.
 
 
 def wkv(
@@ -53,8 +56,9 @@ def wkv(
       bidirectional: whether every token sees all others.
       implementation: one of IMPLEMENTATIONS. "sequential": a loop over tokens, the reference. "linear": the same loop as two
         linear recurrences with one exponential per element, for keys of limited range. "associative":
-        `jax.lax.associative_scan`, of logarithmic depth, for accelerators. "pallas": one kernel each way, for NVIDIA GPUs; a
-        CPU interprets it, slowly. "auto": see `resolve`. All give the same outputs, states and gradients to rounding.
+        `jax.lax.associative_scan`, of logarithmic depth, for accelerators. "mosaic" and "triton": one kernel each way, for TPUs
+        and for NVIDIA GPUs; other devices interpret them, slowly. "pallas": the former name of "triton". "auto": see `resolve`.
+        All give the same outputs, states and gradients to rounding.
 
     Returns:
       (y_BLC, state): y in the dtype of `v_BLC`; at least float32 inside, whatever comes in.
@@ -84,14 +88,8 @@ def wkv(
 
 def _averages(implementation, w, u, k_BLC, v_BLC, start, bidirectional):
     """(y_BLC, state) by an implementation that exists; the scope around it names its instructions in a compiled program."""
-    # Kernels are imported here, as this costs 0.1 s that no other implementation needs.
-    if implementation == "mosaic":
-        from sdit_jax.ops.wkv import mosaic as kernel
-    elif implementation in ("triton", "pallas"):
-        from sdit_jax.ops.wkv import triton as kernel
-    else:
-        kernel = None
-    if kernel is not None:
+    if implementation in ("mosaic", "triton"):  # Imported here, as this costs 0.1 s that no other implementation needs.
+        kernel = importlib.import_module(f"{__name__}.{implementation}")
         y, last = kernel.averages(w, u, k_BLC, v_BLC, start, bidirectional)
         return y, None if bidirectional else last
 
@@ -104,13 +102,17 @@ def _averages(implementation, w, u, k_BLC, v_BLC, start, bidirectional):
 
 
 def resolve(implementation: str) -> str:
-    """The implementation that "auto" stands for: "linear" on CPU, the fastest at every shape measured, elsewhere "associative".
+    """The implementation that "auto" stands for, by the platform of the devices that a program is compiled for (`backend`).
 
-    Measurements: docs/performance.md, none of them on an accelerator.
+    On CPU "linear", the fastest at every shape measured; on TPU "mosaic", by what the compiler makes of it; else "associative".
+    Nothing was timed on an accelerator. Measurements: docs/performance.md.
+
+    XLA cannot divide a kernel: where arrays are split over devices, `sharding.on_mesh` must say how, as in all programs of this
+    package. "associative" needs none of it.
     """
     if implementation != "auto":
-        return implementation
-    return "linear" if backend() == "cpu" else "associative"
+        return FORMER.get(implementation, implementation)
+    return {"cpu": "linear", "tpu": "mosaic"}.get(backend(), "associative")
 
 
 __all__ = ["IMPLEMENTATIONS", "WKVState", "initial_state", "resolve", "wkv"]

@@ -21,7 +21,6 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu
 
@@ -49,7 +48,7 @@ class Blocks(NamedTuple):
     n: int
 
 
-def blocks(L: int, B: int, C: int, bidirectional: bool) -> Blocks:
+def blocks(L: int, B: int, C: int, *, bidirectional: bool) -> Blocks:
     """The blocks of both passes, which share the states at their borders."""
 
     def sized(rows, channels):
@@ -85,8 +84,8 @@ def _averages(bidirectional, w_C, u_C, k_LBC, v_LBC, start):
 
 def _forward(bidirectional, w_C, u_C, k_LBC, v_LBC, start):
     def part(w, u, k, v, start):
-        to = blocks(*k.shape, bidirectional)
-        walk = Walk(bidirectional, False, k.shape[0], to.T, to.n)
+        to = blocks(*k.shape, bidirectional=bidirectional)
+        walk = Walk(bidirectional, backward=False, L=k.shape[0], T=to.T, n=to.n)
         border = jax.tree.map(lambda x: jax.ShapeDtypeStruct((to.n, *x.shape), x.dtype), start)
         states = (border, border) if bidirectional else (border,)
         return _call(walk, to, (w, u, k, v, start), (v, states, start))
@@ -98,8 +97,8 @@ def _forward(bidirectional, w_C, u_C, k_LBC, v_LBC, start):
 
 def _backward(bidirectional, residuals, cotangents):
     def part(w, u, k, v, dy, states, d_last):
-        to = blocks(*k.shape, bidirectional)
-        walk = Walk(bidirectional, True, k.shape[0], to.T, to.n)
+        to = blocks(*k.shape, bidirectional=bidirectional)
+        walk = Walk(bidirectional, backward=True, L=k.shape[0], T=to.T, n=to.n)
         d_mean = d_last.mean_BC  # dw and du are as this.
         return _call(walk, to, (w, u, k, v, dy, states, d_last), (k, v, d_mean, d_mean, d_last))
 
@@ -118,6 +117,10 @@ def _call(walk: Walk, to: Blocks, inputs: Any, results: Any):
     _, B, C = k.shape
     inputs = w[None], u[None], k, *others
 
+    kernel = walks.forward
+    if walk.backward:
+        kernel = walks.backward_both_ways if walk.bidirectional else walks.backward
+
     def spec(block_of, x):
         tokens = walk.T if x.shape[0] == walk.L else 1
         if x.ndim == 3:
@@ -127,7 +130,7 @@ def _call(walk: Walk, to: Blocks, inputs: Any, results: Any):
 
     def run(interpret, *inputs):
         return pl.pallas_call(
-            functools.partial(walks.backward if walk.backward else walks.forward, walk),
+            functools.partial(kernel, walk),
             grid=(pl.cdiv(B, to.rows), pl.cdiv(C, to.channels), walk.sweeps + walk.n),
             in_specs=jax.tree.map(functools.partial(spec, walk.block), inputs),
             out_specs=jax.tree.map(functools.partial(spec, walk.result), results),

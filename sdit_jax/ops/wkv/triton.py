@@ -8,7 +8,8 @@ Bidirectional, a walk from the last token to the first stores the state after ea
 gradient is the sum of one walk in either direction.
 
 It is tested interpreted on a CPU and has never been timed on a GPU, so that "auto" does not choose it. XLA cannot divide a
-kernel among devices: where the batch is sharded, call it within `jax.shard_map(..., check_vma=False)`.
+kernel among devices: where the batch is sharded, call it within `jax.shard_map(..., check_vma=False)`. The former name of this
+implementation is "pallas".
 """
 
 import functools
