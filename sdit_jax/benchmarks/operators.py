@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from sdit_jax.benchmarks.measure import in_turn, rotating
 from sdit_jax.ops import firing_rate, wkv
-from sdit_jax.ops.wkv import IMPLEMENTATIONS, resolve
+from sdit_jax.ops.wkv import FORMER, IMPLEMENTATIONS, KERNELS, resolve
 
 WKV_SHAPES = ((64, 34, 64), (16, 394, 384), (64, 394, 384), (8, 4096, 384))
 TOKENS = (64, 128, 256, 512, 1024, 2048, 4096)
@@ -40,7 +40,8 @@ def differentiated_scan(w_C, u_C, k_BLC, v_BLC):
 
 def bench_wkv(runs: int = 21) -> dict:
     """Forward + backward by form and shape, float32, one call of each form in turn; then by number of tokens, with memory."""
-    forms = [form for form in IMPLEMENTATIONS if form not in ("auto", *(("pallas",) if jax.default_backend() == "cpu" else ()))]
+    interpreted = [form for form, platform in KERNELS.items() if platform != jax.default_backend()]
+    forms = [form for form in IMPLEMENTATIONS if form not in ("auto", *FORMER, *interpreted)]
     results = {}
     for B, L, C in WKV_SHAPES:
         chosen = [form for form in forms if form != "associative" or B * L * C < 4e6 or jax.default_backend() != "cpu"]

@@ -48,7 +48,8 @@ class CompiledStep:
 
     Memory in bytes: `arguments` (the state and a batch, which the results take over), `results` beyond them, `temporaries`,
     `code`. Per step: `flops` of products; `traffic` of HBM in bytes, also by `origins`; `cycles` that the compiler estimates,
-    without communication and copies. `state` is the padding of the arguments. `loops` of unknown length are counted once.
+    without communication, copies and the runs of `kernels`, of which it has no estimate. `state` is the padding of the
+    arguments. `loops` of unknown length are counted once.
     """
 
     chip: Chip
@@ -67,14 +68,16 @@ class CompiledStep:
     origins: dict[str, float]
     communications: tuple[Communication, ...]
     loops: tuple[str, ...]
+    kernels: int
 
     @classmethod
     def of(cls, program: Any, config: Config, mesh: Any, chip: Chip, slices: int = 1) -> "CompiledStep":
         """Of `lower(config, mesh).compile()`."""
         read, held = hlo.parse(program.as_text()), program.memory_analysis()
-        moved, flops, cycles, padded, elements = defaultdict(float), 0.0, 0.0, 0.0, 0.0
+        moved, flops, cycles, padded, elements, kernels = defaultdict(float), 0.0, 0.0, 0.0, 0.0, 0
         for each, here, times in read.runs:
             flops += times * traffic.flops(read, each, here)
+            kernels += times * traffic.is_kernel(each)
             estimate = re.search(r'"estimated_cycles":"(\d+)"', each.attributes)
             cycles += times * int(estimate[1]) if estimate else 0
             for array, share in traffic.moved(read, each, here):
@@ -91,7 +94,7 @@ class CompiledStep:
             held.argument_size_in_bytes, held.output_size_in_bytes - held.alias_size_in_bytes, held.temp_size_in_bytes,
             held.generated_code_size_in_bytes, flops, cycles, Padding(padded, elements),
             Padding(sum(array.padded for array in arguments), sum(array.size for array in arguments)),
-            origins, tuple(communications(read, inside)), tuple(read.unknown_loops),
+            origins, tuple(communications(read, inside)), tuple(read.unknown_loops), kernels,
         )  # fmt: skip
 
     @property

@@ -53,6 +53,8 @@ def describe_compiled(it: CompiledStep, topology: str) -> str:
         lines.append(f"{each.axes:8} {si(it.seconds(each), 's')}: {each.calls} {each.kind}, {si(each.sent, 'B')} sent, {how}")
     lines += ["", f"step     at least {si(it.bound_s, 's')} at the chip's stated rates"]
     lines.append(f"         {si(it.estimated_s, 's')} without communication and copies, as the compiler estimates")
+    if it.kernels:
+        lines.append(f"         not in the estimate: {it.kernels} runs of kernels")
     if it.loops:
         lines.append(f"         counted once, as their length is not known: {', '.join(it.loops)}")
     return "\n".join(lines)

@@ -2,7 +2,8 @@
 
 An instruction reads its operands and writes its result, in padded tiles; what lies in a chip's own memory (VMEM) is free, and
 arrays come and go by copies, which are instructions too. A slice reads what it takes and an update in place writes what it
-changes, also as a part of a fusion. Products are counted at the places where the kernel meets the image: those that meet
+changes, also as a part of a fusion. A kernel reads and writes each array once, as those of WKV do but for long bidirectional
+sequences. Products are counted at the places where the kernel meets the image: those that meet
 padding or the zeros between dilated elements, by which the compiler writes batched products, are left out.
 """
 
@@ -18,6 +19,11 @@ FREE = (
 )  # fmt: skip
 SLICES = ("dynamic-slice", "slice", "gather", "slice-start")
 UPDATE = "dynamic-update-slice"
+
+
+def is_kernel(each: Instruction) -> bool:
+    """Whether it runs a kernel written in Pallas, which the compiler knows nothing of."""
+    return each.attribute("custom_call_target") == "tpu_custom_call"
 
 
 def in_hbm(array: Array) -> bool:

@@ -176,7 +176,7 @@ def compiled(name):
     for (B, L, C), dtype, bidirectional, fields in (
         ((9, 67, 130), jnp.bfloat16, False, None),
         ((16, 50, 160), jnp.float32, True, None),
-        ((3, 1, 5), jnp.float32, False, None),
+        ((3, 2, 5), jnp.float32, False, None),
         ((2, 2048, 256), jnp.float32, True, None),
         ((16, 50, 160), jnp.float32, True, {"data": -1, "tensor": 2}),
     ):

@@ -177,3 +177,17 @@ def test_what_a_device_sends(program):
 )
 def test_groups_are_read_in_every_form(text, groups):
     np.testing.assert_array_equal(replica_groups(text, 4), groups)
+
+
+def test_a_kernel_moves_what_lies_in_hbm():
+    text = """ENTRY %main (a: f32[8,128], b: f32[8,128]) -> f32[8,128] {
+  %a = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %b = f32[8,128]{1,0:T(8,128)S(1)} parameter(1)
+  %k.1 = (f32[8,128]{1,0:T(8,128)}, f32[4,128]{1,0:T(8,128)S(1)}) custom-call(%a, %b), custom_call_target="tpu_custom_call"
+  ROOT %c = f32[8,128]{1,0:T(8,128)} get-tuple-element(%k.1), index=0
+}
+"""
+    program = hlo.parse(text)
+    kernels = [run for run in program.runs if traffic.is_kernel(run[0])]
+    assert [each.name for each, _, _ in kernels] == ["k.1"]
+    assert sum(share * array.padded for array, share in traffic.moved(program, *kernels[0][:2])) == 2 * 4 * 8 * 128

@@ -32,6 +32,7 @@ from sdit_jax.ops.wkv.state import WKVState, initial_state
 
 IMPLEMENTATIONS = ("auto", "sequential", "associative", "linear", "triton", "mosaic", "pallas")
 FORMER = {"pallas": "triton"}  # Names in saved configurations.
+KERNELS = {"triton": "gpu", "mosaic": "tpu"}  # And the platform of each; others interpret it.
 
 
 def wkv(
@@ -88,7 +89,7 @@ def wkv(
 
 def _averages(implementation, w, u, k_BLC, v_BLC, start, bidirectional):
     """(y_BLC, state) by an implementation that exists; the scope around it names its instructions in a compiled program."""
-    if implementation in ("mosaic", "triton"):  # Imported here, as this costs 0.1 s that no other implementation needs.
+    if implementation in KERNELS:  # Imported here, as this costs 0.1 s that no other implementation needs.
         kernel = importlib.import_module(f"{__name__}.{implementation}")
         y, last = kernel.averages(w, u, k_BLC, v_BLC, start, bidirectional)
         return y, None if bidirectional else last
