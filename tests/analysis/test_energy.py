@@ -38,6 +38,7 @@ def started():
     return model, measure_energy(model, {"params": variables["params"]}, x, 0 * t, y)
 
 
+@pytest.mark.slow
 def test_no_layer_of_the_release_is_spike_driven_and_the_result_says_so(started):
     """At t = 0 too, where the sinusoid is 0s and 1s, and behind silent neurons, where reconstruction tokens are still ones."""
     model, energy = started
@@ -58,6 +59,7 @@ def test_the_layers_are_the_modules_with_weights_and_wkv(started):
     assert next(layer.macs for layer in started[1].layers if layer.name == "mid_block.time_mix.wkv") == 3 * 10 * 8
 
 
+@pytest.mark.slow
 def test_a_network_without_neurons_costs_what_the_baseline_does(started):
     model = build(SMALL | {"neuron": "gelu"})
     x, t, y = inputs(model, 3)

@@ -80,7 +80,13 @@ def assert_close(found, expected, tolerance):
         assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b) + 1e-30, f"array {i}"
 
 
-@pytest.mark.parametrize("L, with_state", [(1, False), (64, False), (1, True), (7, True), (64, True), (257, True)])
+LONG = pytest.mark.slow  # Interpreted, kernels take seconds to compile.
+
+
+@pytest.mark.parametrize(
+    "L, with_state",
+    [(1, False), (1, True), (7, True), (64, True), *(pytest.param(*case, marks=LONG) for case in ((64, False), (257, True)))],
+)
 def test_implementations_agree_with_the_definition_and_each_other(L, with_state):
     """Outputs, both parts of the state, and the gradients of w, u, k, v and the initial state."""
     arrays, cotangents = inputs(L, with_state), cotangents_for(L)
@@ -91,7 +97,7 @@ def test_implementations_agree_with_the_definition_and_each_other(L, with_state)
         assert_close(results[name], results["sequential"], 1e-5)
 
 
-@pytest.mark.parametrize("L", [1, 7, 64])
+@pytest.mark.parametrize("L", [1, 7, pytest.param(64, marks=LONG)])
 @pytest.mark.parametrize("name", NAMES)
 def test_bidirectional_equals_the_definition(name, L):
     arrays, cotangents = inputs(L, with_state=False), cotangents_for(L)

@@ -25,7 +25,14 @@ def sampling(real, images, **fields):
     return arithmetic(forward(real.abstract(real.config(**fields))[0], images), images)
 
 
-@pytest.mark.parametrize(("remat", "microbatches"), [("none", 1), ("elementwise", 1), ("blocks", 1), ("blocks", 4)])
+@pytest.mark.parametrize(
+    ("remat", "microbatches"),
+    [
+        ("none", 1),
+        ("blocks", 1),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("elementwise", 1), ("blocks", 4))),
+    ],
+)
 def test_flops_are_those_of_the_products_in_the_traced_step(real, program_macs, remat, microbatches):
     model, objective, _, _, state = real.abstract(real.config(model__remat=remat))
     step = lambda variables, examples, key: gradients(model, objective, variables, examples, key, microbatches)
@@ -85,6 +92,7 @@ def test_bytes_of_two_blocks_are_those_summed_by_hand(real, dtype):
     assert deep - shallow == size * (products + 2 * 3 * state) + 4 * 2 * 2 * 2 * state
 
 
+@pytest.mark.slow
 def test_bytes_of_weights_follow_what_reads_and_updates_them(real):
     """Of the matrices of two blocks, three and four passes; those of shared tokens read theirs once more in each."""
     fields = lambda depth: {"model__depth": depth, "model__reconstruction": False}

@@ -67,6 +67,7 @@ def test_what_cannot_be_is_refused(real, chip, devices, slices, fields, message)
         predict(real.config(**fields), chip, devices, slices)
 
 
+@pytest.mark.slow
 def test_what_is_advised_fits_and_what_comes_before_it_does_not(real):
     config = real.config(batch_size=6144)
     assert not predict(config, V5P, 1).fits

@@ -122,6 +122,7 @@ def test_one_is_killed_both_start_again_and_end_where_an_undisturbed_run_does(sm
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_a_notice_to_one_stops_both_at_the_same_step_with_the_exit_code_for_again(small, start, tmp_path):
     workdir = tmp_path / "run"
     run = start(workdir, 100_000, "--config.checkpoint.every=never")
@@ -188,6 +189,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_one_stops_both_and_the_checkpoint_before_is_kept(small, start, tmp_path):
     command = lambda *flags: [sys.executable, "-c", FULL, *small.command(*flags)[3:]]
     run = start(tmp_path / "run", 8, late=command)
@@ -251,6 +253,7 @@ def restore_in_this_process(process, port, workdir, name):
 FAILED = "RuntimeError: {workdir}/checkpoints/%d: process %d could not read it; nothing was changed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "written", "folders"),
     [
