@@ -107,7 +107,7 @@ def default_config(model: Mapping) -> Config:
     config.evaluation.every = "never"  # And at the end, unless "never".
     config.evaluation.names = "fd_classifier"  # Of training.evaluators.NAMES, separated by commas.
     config.evaluation.n = 1000  # Samples drawn for distances.
-    config.evaluation.batch_size = 250  # Samples drawn at once.
+    config.evaluation.batch_size = 250  # Samples that each device draws at once.
     config.evaluation.sampler = "ddim"  # As those of the grids, for distances.
     config.evaluation.steps = 50  # Sampling steps.
     config.evaluation.guidance = 1.0  # Scale of classifier-free guidance; 1 is none.

@@ -3,8 +3,11 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from sdit_jax import files, images
 from sdit_jax.data.datasets import Images
@@ -12,12 +15,14 @@ from sdit_jax.errors import InputError, data_fields_named
 from sdit_jax.metrics.evaluate import Evaluation, evaluate
 from sdit_jax.metrics.features import DISTANCES, classifier_of, make_extractor
 from sdit_jax.metrics.reference import check_comparable, load_references
-from sdit_jax.progress import EVERY_S, progress, saying
+from sdit_jax.progress import EVERY_S, saying
 from sdit_jax.report import write_report
 from sdit_jax.report.build import build_report, operations_of
 from sdit_jax.sampling.how import Sampling
 from sdit_jax.sampling.run import Run
 from sdit_jax.sampling.samples import Samples, check_free, draw, drawing_protocol
+from sdit_jax.sharding.agreement import together
+from sdit_jax.sharding.processes import progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,22 +97,25 @@ def evaluate_run(
 ) -> Evaluated:
     """Draws n samples, labels in turn, and scores them. Finished batches are kept in `out`: the same call resumes.
 
-    Raises InputError, before anything is drawn or written, for what network, data or scores do not allow.
+    Every process of a run calls this; process 0 writes. Raises InputError, before anything is drawn or written, for what
+    network, data or scores do not allow.
     """
-    data, prefix = run.config.data, scoring.prefix
-    sampling.check(run.model, run.objective, prefix)
-    name = scoring.reference or data.name
-    if not name:
-        raise InputError(f"{prefix}reference: missing; the weights do not say what they were trained on")
-    own = name == data.name
-    directory, split = scoring.data_dir or (data.dir if own else ""), data.split if own else "train"
-    references = scoring.references(name, directory, split, run.model.image_size, data.resize)
-    extractors = scoring.extractors(name, references, n, f"{prefix}n", run.model.channels)
-    scoring.check_free(out, drawing_protocol(run, n=n, sampling=sampling, seed=seed))
-    with saying("counting the operations and spikes of a forward pass", EVERY_S):
-        energy, neurobench = operations_of(run, references[split], sampling)
-    files.make_folder(out)
-    with files.exclusive(out, "evaluates into this folder"):
+    data, prefix, energy, neurobench = run.config.data, scoring.prefix, None, None
+    with ExitStack() as stack:
+        with together("the samples"):
+            sampling.check(run.model, run.objective, prefix)
+            name = scoring.reference or data.name
+            if not name:
+                raise InputError(f"{prefix}reference: missing; the weights do not say what they were trained on")
+            own = name == data.name
+            directory, split = scoring.data_dir or (data.dir if own else ""), data.split if own else "train"
+            references = scoring.references(name, directory, split, run.model.image_size, data.resize)
+            extractors = scoring.extractors(name, references, n, f"{prefix}n", run.model.channels)
+            scoring.check_free(out, drawing_protocol(run, n=n, sampling=sampling, seed=seed))
+            if jax.process_index() == 0:
+                with saying("counting the operations and spikes of a forward pass", EVERY_S):
+                    energy, neurobench = operations_of(run, references[split], sampling)
+                _open(out, stack)
         samples = draw(
             run, out, n=n, sampling=sampling, seed=seed, batch_size=batch_size,
             progress=lambda batches: progress(batches, "samples"),
@@ -117,23 +125,33 @@ def evaluate_run(
 
 def evaluate_samples(samples: Samples, out: Path, scoring: Scoring, *, name: str = "samples") -> Evaluated:
     """Scores samples against `scoring.reference`; `name` is theirs in errors. Raises InputError as `evaluate_run`."""
-    (n, H, W, C), prefix = samples.images.shape, scoring.prefix
-    if not scoring.reference:
-        raise InputError(f"{prefix}reference: missing; set it to the source of real images to compare with")
-    if H != W:
-        raise InputError(f"{name}: found images of {H}x{W}, must be square")
-    references = scoring.references(scoring.reference, scoring.data_dir, "train", H)
-    extractors = scoring.extractors(scoring.reference, references, n, name, C)
-    check_free(out / "evaluation.json", _stored_protocol(out / "evaluation.json"), samples.protocol, scoring.overwrite, prefix)
-    files.make_folder(out)
-    with files.exclusive(out, "evaluates into this folder"):
+    (n, H, W, C), prefix, path = samples.images.shape, scoring.prefix, out / "evaluation.json"
+    with ExitStack() as stack:
+        with together("the features"):
+            if not scoring.reference:
+                raise InputError(f"{prefix}reference: missing; set it to the source of real images to compare with")
+            if H != W:
+                raise InputError(f"{name}: found images of {H}x{W}, must be square")
+            references = scoring.references(scoring.reference, scoring.data_dir, "train", H)
+            extractors = scoring.extractors(scoring.reference, references, n, name, C)
+            check_free(path, _stored_protocol(path), samples.protocol, scoring.overwrite, prefix)
+            if jax.process_index() == 0:
+                _open(out, stack)
         return _score(out, scoring, samples, extractors, references, scoring.reference, None, None, None)
+
+
+def _open(out: Path, stack: ExitStack) -> None:
+    """Makes the folder and locks it; its report is outdated from here on."""
+    files.make_folder(out)
+    stack.enter_context(files.exclusive(out, "evaluates into this folder"))
+    (out / "report.html").unlink(missing_ok=True)
 
 
 def _score(out, scoring, samples, extractors, references, source, run, energy, neurobench):
     page = out / "report.html"
-    page.unlink(missing_ok=True)  # Outdated from here on.
     found = evaluate(samples, extractors, references, source, with_yardsticks=scoring.yardsticks, progress=progress)
+    if jax.process_index() > 0:
+        return Evaluated(out, found, None, None)
     found.save(out / "evaluation.json", protocol=samples.protocol, energy=energy, neurobench=neurobench)
     if scoring.report:
         shown = energy and energy | {"neurobench": neurobench}

@@ -23,7 +23,7 @@ from sdit_jax.metrics.frechet import Moments, frechet_distance
 from sdit_jax.metrics.reference import Reference
 from sdit_jax.models import Network, cast
 from sdit_jax.ops.backend import assumed
-from sdit_jax.sampling.generate import Program, example_labels, first_noise, generate
+from sdit_jax.sampling.generate import OF_ROWS, Program, example_labels, first_noise, generate
 from sdit_jax.sampling.how import Sampling
 from sdit_jax.sampling.run import Run
 
@@ -132,11 +132,9 @@ def _sampling(form: Form, x: np.ndarray, T: int, clip_x0: bool) -> Sampling:
 def _make_program(model: Network, objective: Objective, steps: int, clip_x0: bool) -> Program:
     """As `sampling.generate.make_sampler` for "ddim", with levels, guidance scales and churn as arguments of one program."""
     mesh = sharding.make_mesh()
-    replicated, split = sharding.replicated(mesh), sharding.batch_sharding(mesh, mesh.axis_names)
     schedule, null = objective.schedule, model.num_classes
 
     def trajectory(variables, y_B, index_B, seed, level_S, scale_S, churn):
-        y_B, index_B = jax.lax.with_sharding_constraint((y_B, index_B), split)
         x_T, keys_B = first_noise(model, index_B, seed)
         weights = cast(model, variables)
         predict = lambda x, t, y: model.apply(weights, x, t, y)
@@ -161,8 +159,8 @@ def _make_program(model: Network, objective: Objective, steps: int, clip_x0: boo
             return jnp.where(i > 0, moved, x_0), None
 
         to_S = jnp.append(level_S[1:], 0)
-        with sharding.on_mesh(mesh, mesh.axis_names), assumed(mesh.devices.flat[0].platform):
+        with assumed(mesh.devices.flat[0].platform):
             x_0, _ = jax.lax.scan(step, x_T, (level_S, to_S, jnp.arange(steps)[::-1], scale_S))
         return images.to_uint8(x_0)
 
-    return Program(jax.jit(trajectory, in_shardings=replicated, out_shardings=replicated), mesh)
+    return Program(sharding.by_rows(trajectory, mesh, OF_ROWS), mesh)

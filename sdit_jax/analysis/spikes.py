@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from sdit_jax import images
+from sdit_jax import images, sharding
 from sdit_jax.diffusion.objective import Objective
 from sdit_jax.diffusion.process import add_noise
 from sdit_jax.diffusion.samplers import normal
@@ -160,9 +160,9 @@ def film(model: Network, objective: Objective, variables: Any, label: int, sampl
 
 
 def _trajectories(model, objective, variables, labels_B, sampling, seed):
-    """(uint8 images, samplers.Path) of the first images for these labels."""
-    B = len(labels_B)
-    filled = np.resize(labels_B, -(-B // jax.device_count()) * jax.device_count()).astype(np.int32)
-    sampler = make_sampler(model, objective, sampling, path=True)
+    """(uint8 images, samplers.Path) of the first images for these labels, by the devices of this process."""
+    B, mesh = len(labels_B), sharding.make_mesh(devices=jax.local_devices())
+    filled = np.resize(labels_B, -(-B // mesh.size) * mesh.size).astype(np.int32)
+    sampler = make_sampler(model, objective, sampling, path=True, mesh=mesh)
     drawn, path = sampler(variables, filled, np.arange(len(filled), dtype=np.int32), np.uint32(seed))
     return np.asarray(drawn)[:B], jax.tree.map(lambda x_SBHWC: x_SBHWC[:, :B], path)

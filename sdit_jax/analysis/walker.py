@@ -173,7 +173,7 @@ class Walker:
             return outputs, _inside(Loop(None), found)
         if name == "shard_map":  # The shapes within it are those of one part of its arguments.
             within, _ = opened(params["jaxpr"])
-            pairs = zip(equation.invars, within.invars, strict=True)
+            pairs: Any = zip(equation.invars, within.invars, strict=True)
             times = max((whole.aval.size // max(1, part.aval.size) for whole, part in pairs), default=1)
             return results(equation, inputs), _inside(Loop(times), self.operations(within, scope))
         hidden = [each for program in jaxprs_in_params(params) for each in self.operations(program, scope)]

@@ -10,6 +10,9 @@ images, and writes evaluation.json, in which each number has its protocol, repor
 samples.npz. Rerun to resume drawing; other results in the folder are kept unless --overwrite is given. fd_classifier compares
 features of a small classifier, shipped for some data sets; fid needs the weights of Inception, which are downloaded unless
 --inception names a file.
+
+Many processes evaluate together, as in `sdit train`: with --coordinator=HOST:PORT --processes=N --process=I, or by themselves
+on TPU pods and under Slurm. Process 0 writes.
 """
 
 import re
@@ -17,6 +20,7 @@ import re
 from absl import flags
 
 from sdit_jax import config
+from sdit_jax.commands import joining
 from sdit_jax.commands.drawing import define_flags
 from sdit_jax.errors import InputError
 from sdit_jax.files import as_path
@@ -24,6 +28,7 @@ from sdit_jax.metrics.features import DISTANCES
 from sdit_jax.sampling.run import open_run
 from sdit_jax.sampling.samples import read_samples
 from sdit_jax.scoring import Scoring, evaluate_run, evaluate_samples
+from sdit_jax.sharding import processes
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder, .safetensors file, or pretrained:NAME to draw samples from.")
 SAMPLES = flags.DEFINE_string("samples", "", "Or an .npz file of samples: arr_0 uint8 (N, H, W, C), and labels.")
@@ -37,13 +42,14 @@ SAMPLING = define_flags("ddim", steps=50)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.", lower_bound=0, upper_bound=config.MAX_SEED)
 WEIGHTS = flags.DEFINE_enum("weights", None, ["ema", "raw"], "Averaged (ema) or raw weights; by default ema if there are any.")
 STEP = flags.DEFINE_integer("step", None, "The checkpoint of this step; by default the newest.", lower_bound=0)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 250, "Samples drawn at once.", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 250, "Samples that each device draws at once.", lower_bound=1)
 DISTANCE = flags.DEFINE_list("distance", [], f"Of {', '.join(DISTANCES)}; by default those with a network at hand.")
 CLASSIFIER = flags.DEFINE_string("classifier", "", "For fd_classifier: a shipped one or a file; by default the data set's.")
 INCEPTION = flags.DEFINE_string("inception", "", "For fid: file of the weights, pytorch-fid's .pth or .npz.")
 YARDSTICKS = flags.DEFINE_bool("yardsticks", True, "Also score slightly changed real images, for comparison.")
 REPORT = flags.DEFINE_bool("report", True, "Write report.html.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results of another evaluation in the output folder.")
+JOIN = joining.define_flags()
 
 
 def main() -> None:
@@ -53,7 +59,12 @@ def main() -> None:
         reference=REFERENCE.value, data_dir=DATA_DIR.value, distances=DISTANCE.value, classifier=CLASSIFIER.value,
         inception=INCEPTION.value, yardsticks=YARDSTICKS.value, report=REPORT.value, overwrite=OVERWRITE.value, prefix="--",
     )  # fmt: skip
-    print(_of_run(scoring) if WORKDIR.value else _of_file(scoring))
+    JOIN()
+    first = joining.is_first()
+    found = _of_run(scoring) if WORKDIR.value else _of_file(scoring)
+    if first:
+        print(found)
+    processes.wait_for_all("the end")
 
 
 def _of_run(scoring):

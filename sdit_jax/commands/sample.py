@@ -8,6 +8,9 @@
 Weights are those of a run folder, of a .safetensors file, or shipped with the package (pretrained:NAME). Writes grid.png and
 samples.npz, with the arrays arr_0 (uint8 NHWC), labels (int32) and protocol (JSON: how they were drawn). Other samples in the
 folder are kept unless --overwrite is given.
+
+Many processes draw together, as in `sdit train`: with --coordinator=HOST:PORT --processes=N --process=I, or by themselves on
+TPU pods and under Slurm. Process 0 writes.
 """
 
 import logging
@@ -16,14 +19,15 @@ import numpy as np
 from absl import flags
 
 from sdit_jax import config, files, images
+from sdit_jax.commands import joining
 from sdit_jax.commands.drawing import define_flags
 from sdit_jax.data.sources import arrays
 from sdit_jax.errors import InputError
-from sdit_jax.progress import progress
 from sdit_jax.sampling.generate import example_labels, generate, make_sampler
 from sdit_jax.sampling.provenance import IN_TURN, conditioning_labels, sampling_protocol
 from sdit_jax.sampling.run import open_run
 from sdit_jax.sampling.samples import check_free
+from sdit_jax.sharding import agreement, processes
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder, .safetensors file, or pretrained:NAME for shipped weights.")
 OUT = flags.DEFINE_string("out", "", "Output folder; made if missing.")
@@ -34,33 +38,40 @@ SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.", lower_bound=0, uppe
 WEIGHTS = flags.DEFINE_enum("weights", None, ["ema", "raw"], "Averaged (ema) or raw weights; by default ema if there are any.")
 STEP = flags.DEFINE_integer("step", None, "The checkpoint of this step; by default the newest.", lower_bound=0)
 BESIDE = flags.DEFINE_string("beside", "", "A samples.npz whose images grid.png shows at the left, for comparison.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images drawn at once.", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images that each device draws at once.", lower_bound=1)
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace other samples in the output folder.")
+JOIN = joining.define_flags()
 REQUIRED = ("workdir", "out")
 
 
 def main() -> None:
+    JOIN()
+    first = joining.is_first()
     out = files.as_path(OUT.value)
     run = open_run(WORKDIR.value, WEIGHTS.value, STEP.value, prefix="--")
-    sampling = SAMPLING(run)
-    labels = parse_labels(LABELS.value, N.value, run.model.num_classes)
-    others = arrays.read(files.as_path(BESIDE.value)).images if BESIDE.value else None
-    protocol = sampling_protocol(
-        run, n=N.value, sampling=sampling, seed=SEED.value,
-        labels=conditioning_labels(run.model, sampling.guidance, ",".join(LABELS.value) or IN_TURN),
-    )  # fmt: skip
-    path = out / "samples.npz"
-    check_free(path, images.load_protocol(path), protocol, OVERWRITE.value, "--")
-    files.make_folder(out)
+    with agreement.together("the samples"):
+        sampling = SAMPLING(run)
+        labels = parse_labels(LABELS.value, N.value, run.model.num_classes)
+        others = arrays.read(files.as_path(BESIDE.value)).images if BESIDE.value else None
+        protocol = sampling_protocol(
+            run, n=N.value, sampling=sampling, seed=SEED.value,
+            labels=conditioning_labels(run.model, sampling.guidance, ",".join(LABELS.value) or IN_TURN),
+        )  # fmt: skip
+        path = out / "samples.npz"
+        check_free(path, images.load_protocol(path), protocol, OVERWRITE.value, "--")
+        if first:
+            files.make_folder(out)
     logging.getLogger("sdit_jax").info(run.describe_weights)
     made = generate(
         make_sampler(run.model, run.objective, sampling), run.variables, labels, seed=SEED.value, batch_size=BATCH_SIZE.value,
-        progress=lambda batches: progress(batches, "samples", unit="batches"),
+        progress=lambda batches: processes.progress(batches, "samples", unit="batches"),
     )  # fmt: skip
-    images.save_npz(path, made, labels, protocol)
-    picture = images.grid(made) if others is None else images.beside(images.grid(others), images.grid(made))
-    images.save_png(picture, out / "grid.png")
-    print(path, out / "grid.png", sep="\n")
+    if first:
+        images.save_npz(path, made, labels, protocol)
+        picture = images.grid(made) if others is None else images.beside(images.grid(others), images.grid(made))
+        images.save_png(picture, out / "grid.png")
+        print(path, out / "grid.png", sep="\n")
+    processes.wait_for_all("the end")
 
 
 def parse_labels(texts: list[str], n: int, num_classes: int) -> np.ndarray:

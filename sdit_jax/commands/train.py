@@ -15,24 +15,22 @@ from absl import flags
 from ml_collections import config_flags
 
 from sdit_jax import files
+from sdit_jax.commands import joining
 from sdit_jax.errors import InputError
 from sdit_jax.sampling import weights
-from sdit_jax.sharding import processes
 from sdit_jax.training.loop import train_and_evaluate
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Shipped configuration or .py file; typed arguments follow a colon.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder; made if missing, resumed if it contains a run.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the resolved configuration, sizes and durations, and stop.")
-COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; not needed under Slurm and on TPUs.")
-PROCESSES = flags.DEFINE_integer("processes", 0, "Number of processes that must join; 0 accepts any.")
-PROCESS = flags.DEFINE_integer("process", -1, "Index of this process, from 0; needed with --coordinator.")
+JOIN = joining.define_flags()
 REQUIRED = ("config", "workdir")
 
 
 def main() -> None:
     if weights.find(WORKDIR.value):
         raise InputError(f"--workdir: found {WORKDIR.value!r}, a file of weights; must be a run folder")
-    processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, prefix="--")
+    JOIN()
     state = train_and_evaluate(CONFIG.value, files.as_path(WORKDIR.value), dry_run=DRY_RUN.value)
     if state is not None and jax.process_index() > 0:  # Process 0 has logged its progress.
         print(f"process {jax.process_index()} of {jax.process_count()}: ended at step {int(state.step)}")

@@ -14,15 +14,16 @@ log = logging.getLogger(__name__)
 Arrays = dict[str, np.ndarray]
 
 
-def memoized(kind: str, words: tuple, make: Callable[[], Arrays]) -> Arrays:
+def memoized(kind: str, words: tuple, make: Callable[[], Arrays], agree: Callable[[bool], bool] = bool) -> Arrays:
     """`make()`, or what it returned for the same kind and words before.
 
-    A damaged file is logged and made again; a file that cannot be written is logged.
+    A damaged file is logged and made again; a file that cannot be written is logged. `agree` decides by whether there is one:
+    `sharding.agreement.all_of` where all processes `make` together.
     """
     name = hashlib.sha256(json.dumps([kind, *words]).encode()).hexdigest()[:32]
     path = files.cache_dir() / "data" / f"{kind}-{name}.npz"
     arrays = read_arrays(path)
-    if arrays is None:
+    if not agree(arrays is not None) or arrays is None:
         arrays = make()
         try:
             write_arrays(path, arrays)

@@ -12,6 +12,7 @@ from sdit_jax.metrics.frechet import Moments, frechet_distance
 from sdit_jax.metrics.reference import KEPT, Reference, cache_key, check_enough, spaced
 from sdit_jax.metrics.scores import SUBSET, inception_score, kernel_distance, precision_recall
 from sdit_jax.metrics.yardsticks import YARDSTICKS
+from sdit_jax.sharding.agreement import all_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,9 @@ def yardsticks(
     found = []
     for change, apply in progress(YARDSTICKS.items()):
         key = cache_key(extractor, images.fingerprint, reference.sha256, len(chosen), change)
-        scores = cache.memoized("yardsticks", key, lambda apply=apply: _scores(extractor, apply(real), labels, reference))
+        scores = cache.memoized(
+            "yardsticks", key, lambda apply=apply: _scores(extractor, apply(real), labels, reference), all_of
+        )
         found.append(Yardstick(split, change, len(chosen), reference.split, {name: float(v) for name, v in scores.items()}))
     return found
 

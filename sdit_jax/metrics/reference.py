@@ -9,8 +9,9 @@ import numpy as np
 from sdit_jax.data import cache, sources
 from sdit_jax.data.datasets import Images
 from sdit_jax.errors import InputError, NoSuchSplit
-from sdit_jax.metrics.features import FeatureExtractor, channels_for, extract
+from sdit_jax.metrics.features import FeatureExtractor, batches, channels_for
 from sdit_jax.metrics.frechet import Moments
+from sdit_jax.sharding.agreement import all_of
 
 FORMAT = 2  # Of memoized arrays: raise it whenever scores, yardsticks or features change.
 KEPT = 10_000  # At most so many features are kept, for the scores other than the Frechet distance.
@@ -56,14 +57,13 @@ def make_reference(
 
     def make():
         moments, kept, chosen = Moments(extractor.dimensions), [], spaced(len(images), KEPT)
-        for start in progress(range(0, len(images), extractor.batch_size)):
-            stop = start + extractor.batch_size
-            found = extract(extractor, images.images[start:stop]).features_ND
-            moments.add(found)
-            kept.append(found[chosen[(start <= chosen) & (chosen < stop)] - start])
+        for found in batches(extractor, images.images, progress):
+            start = moments.n
+            moments.add(found.features_ND)
+            kept.append(found.features_ND[chosen[(start <= chosen) & (chosen < moments.n)] - start])
         return {"mean": moments.mean_D, "covariance": moments.covariance_DD, "kept": np.concatenate(kept)}
 
-    arrays = cache.memoized("statistics", cache_key(extractor, images.fingerprint), make)
+    arrays = cache.memoized("statistics", cache_key(extractor, images.fingerprint), make, all_of)
     size = images.images.shape[1:]
     return Reference(source, split, len(images), images.fingerprint, size, arrays["mean"], arrays["covariance"], arrays["kept"])
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from sdit_jax import images, sharding
 from sdit_jax.diffusion import samplers
@@ -18,6 +18,9 @@ from sdit_jax.files import atomic_write
 from sdit_jax.models import Network, cast
 from sdit_jax.ops.backend import assumed
 from sdit_jax.sampling.how import Sampling
+from sdit_jax.sharding.agreement import all_of
+
+OF_ROWS = (1, 2)  # Labels and indices, among the arguments of a program.
 
 
 class Program(NamedTuple):
@@ -36,17 +39,17 @@ def make_sampler(
     """Compiled (variables, labels_B, index_B, seed) -> uint8 images (B, H, W, C): whole trajectories.
 
     The noise of image i depends on (seed, i) alone. Batches are split over all devices, of the given mesh or as they are, and
-    each device holds all weights. With `path` the result is (images, `samplers.Path`), the path as floats.
+    each device holds all weights. With `path` the result is (images, `samplers.Path`), the path as floats (S, B, H, W, C).
     """
     mesh = mesh or sharding.make_mesh()
-    replicated, split = sharding.replicated(mesh), sharding.batch_sharding(mesh, mesh.axis_names)
+    rows = mesh.axis_names
 
     def drawn(variables, y_B, index_B, seed):
-        y_B, index_B = jax.lax.with_sharding_constraint((y_B, index_B), split)  # Here, as processes cannot pass it so.
-        with sharding.on_mesh(mesh, mesh.axis_names), assumed(mesh.devices.flat[0].platform):
+        with assumed(mesh.devices.flat[0].platform):
             return trajectory(model, objective, sampling, variables, y_B, first_noise(model, index_B, seed), path=path)
 
-    return Program(jax.jit(drawn, in_shardings=replicated, out_shardings=replicated), mesh)
+    results = (PartitionSpec(rows), PartitionSpec(None, rows)) if path else None
+    return Program(sharding.by_rows(drawn, mesh, OF_ROWS, results), mesh)
 
 
 def trajectory(
@@ -94,17 +97,21 @@ def generate(
 ) -> np.ndarray:  # fmt: skip
     """One image per label, uint8 (N, H, W, C); image i is a function of (seed, i, label), to rounding at any batch size.
 
-    Batches are rounded up to the number of devices. `progress` wraps the list of batches. With `parts`, a folder, finished
-    batches are kept there as arrays and not drawn again, unless they are damaged: pass the same folder for the same arguments.
+    `batch_size` images are those of a device, less if there are not so many for each. At the same number of them, images are
+    equal to the bit on any number of devices. Every process of a run calls this. `progress` wraps the list of batches. With
+    `parts`, a folder, finished batches are kept there as arrays and not drawn again, unless they are damaged: pass the same
+    folder for the same arguments.
     """
     devices = sampler.mesh.size
-    batch_size = -(-min(batch_size, len(labels_N)) // devices) * devices
+    batch_size = min(batch_size, -(-len(labels_N) // devices)) * devices
+    if jax.process_count() > 1:
+        variables = jax.device_get(variables)  # Those of one device cannot go to those of other processes.
     variables = jax.device_put(variables, sharding.replicated(sampler.mesh))
     made = []
     for start in progress(range(0, len(labels_N), batch_size)):
         path = parts / f"{start:08d}-{start + batch_size:08d}.npy" if parts else None
         batch = _read(path, batch_size)
-        if batch is None:
+        if path is None or not all_of(batch is not None):
             labels_B = np.resize(labels_N[start : start + batch_size], batch_size)  # The last batch is filled by repetition.
             index_B = np.arange(start, start + batch_size, dtype=np.int32)
             batch = np.asarray(sampler(variables, labels_B.astype(np.int32), index_B, np.uint32(seed)))

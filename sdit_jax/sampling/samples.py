@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 from etils import epath
 
@@ -17,6 +18,7 @@ from sdit_jax.sampling.generate import example_labels, generate, make_sampler
 from sdit_jax.sampling.how import Sampling
 from sdit_jax.sampling.provenance import conditioning_labels, sampling_protocol
 from sdit_jax.sampling.run import Run
+from sdit_jax.sharding.agreement import all_of
 
 log = logging.getLogger(__name__)
 
@@ -39,21 +41,22 @@ def drawing_protocol(run: Run, *, n: int, sampling: Sampling, seed: int) -> dict
 def draw(run: Run, out: Path, *, n: int, sampling: Sampling, seed: int, batch_size: int, progress: Callable = iter) -> Samples:
     """n samples of a run, labels in turn, written to `out/samples.npz`; read from there if its protocol is the same.
 
-    Finished batches are kept in `out`, so that a rerun resumes drawing.
+    Finished batches are kept in `out`, so that a rerun resumes drawing. All processes draw, and process 0 writes.
     """
     protocol = drawing_protocol(run, n=n, sampling=sampling, seed=seed)
     labels = example_labels(n, run.model.num_classes)
     known = None if protocol["labels"] == "none" else labels
     path = out / "samples.npz"
-    if images.load_protocol(path) == protocol:
+    if all_of(images.load_protocol(path) == protocol):
         log.info("%s: already drawn", path)
         return Samples(arrays.read(path).images, known, protocol)
     name = hashlib.sha256(json.dumps([protocol, batch_size], sort_keys=True).encode()).hexdigest()[:16]
     parts = out / f"samples-{name}.partial"
     sampler = make_sampler(run.model, run.objective, sampling)
     drawn = generate(sampler, run.variables, labels, seed=seed, batch_size=batch_size, progress=progress, parts=parts)
-    images.save_npz(path, drawn, labels, protocol)
-    epath.Path(parts).rmtree()
+    if jax.process_index() == 0:
+        images.save_npz(path, drawn, labels, protocol)
+        epath.Path(parts).rmtree()
     return Samples(drawn, known, protocol)
 
 

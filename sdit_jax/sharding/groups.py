@@ -1,10 +1,10 @@
-"""Functions that each group of devices along `data` computes from its own rows of a batch, whose results are averaged once.
+"""Functions that devices compute from their own rows of a batch: each for itself, or groups along `data` for a mean.
 
-Left to itself, the compiler sums over `data` wherever a product sums over images: in every microbatch. Within `averaged` the
+Left to itself, the compiler sums over `data` wherever a product sums over images: in every microbatch. Within `averaged` that
 axis is manual, so that nothing crosses it before the end; `fsdp` and `tensor` are the compiler's as elsewhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from sdit_jax.sharding.layout import ACTIVATIONS
-from sdit_jax.sharding.mesh import BATCH
+from sdit_jax.sharding.mesh import BATCH, replicated
 
 AXIS = "data"
 # The index of this group and the number of groups, while a function is traced within `averaged`.
@@ -43,6 +43,22 @@ def averaged(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, 
         check_vma=False,
     )
     return lambda whole, rows: call(jnp.arange(mesh.shape[AXIS]), whole, rows)
+
+
+def by_rows(function: Callable, mesh: Mesh, split: Sequence[int], results: Any = None) -> Callable:
+    """function(*arguments), of which each device computes its own rows, from its rows of the arguments at the places `split`.
+
+    All devices get the whole arguments, and have the whole results. A device computes what one alone would compute of so many
+    rows, to the bit. `results` are the specs of the results where `mesh.axis_names` do not split their first axis.
+    """
+    rows = PartitionSpec(mesh.axis_names)
+
+    def call(*arguments):
+        specs = tuple(rows if place in split else PartitionSpec() for place in range(len(arguments)))
+        mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=results or rows, check_vma=False)
+        return mapped(*arguments)
+
+    return jax.jit(call, in_shardings=replicated(mesh), out_shardings=replicated(mesh))
 
 
 def own_rows(draw: Callable[[int], jax.Array], rows: int) -> jax.Array:

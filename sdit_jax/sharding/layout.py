@@ -69,16 +69,12 @@ def _name(path):
 
 
 @contextmanager
-def on_mesh(mesh: Mesh, batch: Sequence[str] = BATCH) -> Iterator[None]:
-    """While a function is traced, `constrained` lays activations on this mesh; on one device it does nothing.
-
-    `batch` are the axes that split batches. What else would be split over one of them stays whole.
-    """
+def on_mesh(mesh: Mesh) -> Iterator[None]:
+    """While a function is traced, `constrained` lays activations on this mesh; on one device it does nothing."""
     if mesh.size == 1:
         yield
         return
-    free = [(name, None if axes in batch else axes) for name, axes in ACTIVATIONS if name != "batch"]
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules([("batch", tuple(batch)), *free]):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(ACTIVATIONS):
         yield
 
 

@@ -8,12 +8,14 @@ import importlib.util
 import logging
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from sdit_jax.errors import InputError, TrainingFailed
+from sdit_jax.progress import progress as shown
 from sdit_jax.progress import saying
 
 STOPPED = 75  # Exit code of a run that was stopped before its end: rerun to resume (EX_TEMPFAIL).
@@ -61,11 +63,12 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1, prefix: 
 def wait_for_all(point: str) -> None:
     """Waits until every process is at a point of the run, such as "the first step"; does nothing where there is only one.
 
-    Needed before processes communicate for the first time, which on CPUs they give up after 30 s, when some of them take longer
-    to read data or to compile. Raises TrainingFailed where one does not come within APART_S.
+    Then they communicate: for the first time they must do so within 30 s of each other on CPUs, later they may be apart. Raises
+    TrainingFailed where one does not come within APART_S.
     """
     if jax.process_count() == 1:
         return
+    from jax.experimental import multihost_utils
     from orbax.checkpoint import multihost
 
     with saying(f"process {jax.process_index()} waits for the others before {point}, up to {APART_S} s", PATIENCE_S):
@@ -73,6 +76,12 @@ def wait_for_all(point: str) -> None:
             multihost.get_barrier_sync_fn()(key=point, timeout_ms=1000 * APART_S)
         except jax.errors.JaxRuntimeError as error:
             raise TrainingFailed(f"the processes did not meet before {point}: {str(error).splitlines()[0]}") from None
+    multihost_utils.sync_global_devices(point)
+
+
+def progress(items: Iterable, name: str, **how: Any) -> Any:
+    """The items, in process 0 with their progress as `sdit_jax.progress.progress` shows it."""
+    return shown(items, name, **how) if jax.process_index() == 0 else items
 
 
 def _check_port(coordinator: str, field: str) -> None:

@@ -1,6 +1,8 @@
 """`sdit evaluate`: what it prints and writes, and its errors."""
 
 import json
+import socket
+import subprocess
 
 import numpy as np
 import pytest
@@ -76,6 +78,40 @@ def test_the_report_of_a_non_spiking_network_omits_its_spikes(small, tmp_path, c
     assert "Loss by timestep</h2>" in page and "Firing rates</h2>" not in page
     for part in ("Firing rates", "Spikes"):
         assert f"{part}: not computed (the network has no spiking neurons)" in page
+
+
+@pytest.mark.slow
+def test_two_processes_with_a_cache_each_evaluate_as_one(small, trained, virtual_devices, tmp_path, cache):
+    """The same samples and numbers, to the bit, and process 0 alone writes; an error is one of both."""
+    flags = ("evaluate", f"--workdir={trained.workdir}", "--n=70", "--steps=2", "--batch_size=35")
+    alone = small.run(*flags, f"--out={tmp_path / 'one'}", SDIT_JAX_CACHE=cache)
+    assert alone.returncode == 0, alone.stderr
+
+    def both(*more):
+        with socket.socket() as at:
+            at.bind(("localhost", 0))
+            where = f"--coordinator=localhost:{at.getsockname()[1]}", "--processes=2"
+        run = [
+            subprocess.Popen(
+                small.command(*flags, f"--out={tmp_path / 'two'}", *where, f"--process={i}", *more), cwd=small.root, text=True,
+                env=virtual_devices(1) | {"SDIT_JAX_CACHE": str(tmp_path / f"cache{i}")},
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )
+            for i in range(2)
+        ]  # fmt: skip
+        said = [process.communicate(timeout=400) for process in run]
+        return [process.returncode for process in run], said
+
+    codes, said = both()
+    assert codes == [0, 0], said
+    one, two = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two"))
+    assert one == two and (tmp_path / "two" / "report.html").is_file()
+    drawn = [np.load(tmp_path / name / "samples.npz")["arr_0"] for name in ("one", "two")]
+    np.testing.assert_array_equal(*drawn)
+    assert "fd_classifier" in said[0][0] and "fd_classifier" not in said[1][0]
+
+    codes, said = both("--seed=1")
+    assert codes == [2, 2] and all("holds other results" in errors.splitlines()[-1] for _, errors in said), said
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,8 @@ MISTAKES = [
     (f"{TINY}--config.data.resize=sinc", "config.data.resize: found 'sinc'"),
     # Trained networks.
     (f"{SAMPLE}gone", "gone: no such run folder"),
+    (f"{SAMPLE}gone --process=1", "--process: found 1, needs a --coordinator"),
+    ("evaluate --workdir=gone --coordinator=localhost:1 --processes=2 --process=2", "--process: found 2, allowed are 0..1"),
     (f"{SAMPLE}.", "not a run folder"),
     (f"{SAMPLE}pretrained:mnits", "pretrained:mnits: not shipped"),
     (f"{SAMPLE}gone.safetensors", "gone.safetensors: no such file"),

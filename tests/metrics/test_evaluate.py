@@ -12,7 +12,7 @@ from sdit_jax.data.datasets import Images
 from sdit_jax.errors import InputError
 from sdit_jax.metrics import compare, reference
 from sdit_jax.metrics.evaluate import evaluate
-from sdit_jax.metrics.features import channels_for, extract
+from sdit_jax.metrics.features import batches, channels_for, extract
 from sdit_jax.metrics.reference import check_enough, load_references, make_reference, spaced
 from sdit_jax.metrics.yardsticks import YARDSTICKS, noisy
 from sdit_jax.sampling.how import Sampling
@@ -103,7 +103,7 @@ def test_every_value_has_its_protocol(digits, extractor, tmp_path):
 def test_references_are_memoized_and_recomputed_if_anything_differs(digits, extractor, cache, monkeypatch, caplog):
     first = make_reference(extractor, digits["test"], "digits", "test")
     calls = []
-    monkeypatch.setattr(reference, "extract", lambda *a: calls.append(1) or extract(*a))
+    monkeypatch.setattr(reference, "batches", lambda *a: calls.append(1) or batches(*a))
     again = make_reference(extractor, digits["test"], "digits", "test")
     assert not calls
     np.testing.assert_array_equal(again.covariance_DD, first.covariance_DD)

@@ -1,7 +1,8 @@
 """Feature extractors: networks whose features and class probabilities images are compared by."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sdit_jax import sharding
 from sdit_jax.data.transforms import to_channels
 from sdit_jax.errors import InputError
 from sdit_jax.metrics.features import classifier as classifiers
@@ -32,7 +34,12 @@ class FeatureExtractor:
     apply: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
     facts: dict
     classes: tuple[int, ...] | None = None  # The labels of the probabilities; None for Inception.
-    batch_size: int = 500
+    batch_size: int = 500  # Of each device.
+
+    @functools.cached_property
+    def on_all_devices(self) -> Callable[[np.ndarray], tuple[jax.Array, jax.Array]]:
+        """`apply`, to a batch for each of the devices of all processes."""
+        return sharding.by_rows(self.apply, sharding.make_mesh(), [0])
 
     def has_classes_of(self, source: str) -> bool:
         """Whether its classes are the labels of a data source."""
@@ -98,16 +105,26 @@ def inception_features(path: str | Path = "", field: str = "inception") -> Featu
 
 
 def extract(extractor: FeatureExtractor, images_NHWC: np.ndarray, progress: Callable = iter) -> Extracted:
-    """Features of all images, in batches of one compiled size; `progress` wraps the list of batches."""
-    fitted = channels_for(extractor, images_NHWC)
-    found, chances = [], []
-    for start in progress(range(0, len(fitted), extractor.batch_size)):
-        batch = fitted[start : start + extractor.batch_size]
-        missing = extractor.batch_size - len(batch)
-        f, p = extractor.apply(jnp.asarray(np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0)))))
-        found.append(np.asarray(f)[: len(batch)])
-        chances.append(np.asarray(p)[: len(batch)])
-    return Extracted(np.concatenate(found), np.concatenate(chances))
+    """Features of all images, as `batches` gives them."""
+    found = list(batches(extractor, images_NHWC, progress))
+    features, probabilities = ([each.features_ND for each in found], [each.probabilities_NK for each in found])
+    return Extracted(np.concatenate(features), np.concatenate(probabilities))
+
+
+def batches(extractor: FeatureExtractor, images_NHWC: np.ndarray, progress: Callable = iter) -> Iterator[Extracted]:
+    """Features of one batch of `extractor.batch_size` images after the other, the last one smaller, the same on any devices.
+
+    The devices of all processes work on a batch each; every process gets all features. `progress` wraps the list of rounds.
+    """
+    size, devices = extractor.batch_size, jax.device_count()
+    for start in progress(range(0, len(images_NHWC), size * devices)):
+        some = channels_for(extractor, images_NHWC[start : start + size * devices])
+        missing = size * devices - len(some)
+        features, probabilities = extractor.on_all_devices(np.pad(some, ((0, missing), (0, 0), (0, 0), (0, 0))))
+        features, probabilities = np.asarray(features), np.asarray(probabilities)
+        for row in range(0, len(some), size):
+            rows = slice(row, min(row + size, len(some)))
+            yield Extracted(features[rows], probabilities[rows])
 
 
 def classifier_of(source: str) -> str | None:
