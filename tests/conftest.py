@@ -37,7 +37,8 @@ SMALL = {
 # Tests of a minute and more: they start first, and the short ones fill both workers up to the end.
 LONG = (
     "test_soak.py", "training/test_meshes.py", "test_quickstart.py", "training/test_processes.py", "planner/test_memory.py",
-    "test_readme.py", "planner/test_collectives.py", "planner/test_topology.py", "ops/test_mosaic.py", "training/test_bucket.py",
+    "test_readme.py", "planner/test_collectives.py", "planner/test_topology.py", "ops/test_mosaic.py",
+    "training/test_bucket.py",
 )  # fmt: skip
 
 
