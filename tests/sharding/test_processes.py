@@ -5,6 +5,7 @@ import time
 
 import jax
 import pytest
+from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
 from sdit_jax.errors import InputError, TrainingFailed
@@ -119,8 +120,11 @@ def test_a_long_wait_says_what_it_waits_for(monkeypatch, caplog):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     processes.start("host:1", 2, 1)
     assert "waiting for the other processes to start (coordinator_address host:1, num_processes 2" in caplog.text
+    met = []
     monkeypatch.setattr(multihost, "get_barrier_sync_fn", lambda: lambda **_: time.sleep(0.5))
+    monkeypatch.setattr(multihost_utils, "sync_global_devices", met.append)
     processes.wait_for_all("the first step")
+    assert met == ["the first step"]  # They communicate when all are there, not before.
     assert "process 0 waits for the others before the first step, up to 3600 s" in caplog.text
 
 
