@@ -96,7 +96,7 @@ def test_modules_and_functions_that_a_page_names_are_in_the_package(page):
     fields = flattened(default_config({}))
     rooms = {path.stem for path in (ROOT / "sdit_jax").iterdir()} - {"config"}  # Its fields: below.
     named = re.findall(r"`(?:sdit_jax\.)?([a-z_]+(?:\.\w+)+)(?:\([^`]*\))?`", page.read_text())
-    named = [name for name in named if name.split(".")[0] in rooms and not name.endswith((".py", ".jsonl", ".html"))]
+    named = [name for name in named if name.split(".")[0] in rooms and not name.endswith((".py", ".json", ".jsonl", ".html"))]
     assert [name for name in named if name not in fields and not is_in_the_package(name)] == []
 
 
