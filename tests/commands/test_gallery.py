@@ -75,7 +75,10 @@ def test_nearest_training_images_are_those_of_scipy(drawn):
 
 def test_the_pictures_have_their_rows_and_columns(drawn):
     out, said, _ = drawn
-    sizes = {path.name: Image.open(path).size for path in out.glob("*.png")}
+    sizes = {}
+    for path in out.glob("*.png"):
+        with Image.open(path) as picture:
+            sizes[path.name] = picture.size
     side = lambda n: 66 * n - 2  # Of n images of 8x8 pixels, enlarged to 64, with a margin of 2.
     assert sizes == {
         "classes.png": (side(10), side(7)), "neighbours.png": (side(20), side(4)), "failures.png": (side(20), 64 + 14),
