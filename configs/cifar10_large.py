@@ -1,7 +1,7 @@
 """CIFAR-10 on accelerators: the spike-driven network and recipe of configs/spike_driven.py:cifar10, thirteen times as large.
 
 32x32 in colour, patches of 2 (256 tokens), width 512, 9 blocks, T = 8: 39,502,835 parameters, products in bfloat16; 512 images
-a step. Never trained: size, batch and learning rate are guesses from the small network. docs/plan.md has its cost by the planner.
+a step. Never trained: size, batch and learning rate are guesses from the small network. Cost: docs/plan.md.
 
     sdit train --config=cifar10_large --workdir=runs/large --config.data.dir=DATA/cifar-10-batches-bin
     ./launch/in_pieces.sh 25 --config=cifar10_large --workdir=runs/large --config.data.dir=DATA/cifar-10-batches-bin
