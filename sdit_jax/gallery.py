@@ -2,10 +2,10 @@
 
 | file | |
 |---|---|
-| classes.png | one column per class, the first samples of each |
+| classes.png | one column for each of the first 20 classes, the first samples of each |
 | neighbours.png | samples, the closest to a training image first, above their nearest training images |
 | failures.png | the samples that the classifier believes least to be what was asked for; below, "asked > read" |
-| interpolation.png | one row per class, on the way from one image to another (`Run.interpolate`) |
+| interpolation.png | one row for each of them, on the way from one image to another (`Run.interpolate`) |
 | gallery.json | the numbers: of each class, of nearest training images, of failures |
 """
 
@@ -21,7 +21,6 @@ from sdit_jax import files, images
 from sdit_jax.data.datasets import Images
 from sdit_jax.data.transforms import to_channels
 from sdit_jax.diffusion.samplers import SAMPLERS
-from sdit_jax.errors import InputError
 from sdit_jax.metrics import neighbours
 from sdit_jax.metrics.features import Extracted, FeatureExtractor, extract
 from sdit_jax.metrics.scores import precision_recall
@@ -75,14 +74,8 @@ def make_gallery(
     Finished batches are kept in `out`: the same call resumes. Raises InputError, before anything is drawn or written, for what
     network, data or classifier do not allow.
     """
-    data, prefix = run.config.data, scoring.prefix
-    sampling.check(run.model, run.objective, prefix)
-    name = scoring.reference or data.name
-    if not name:
-        raise InputError(f"{prefix}reference: missing; the weights do not say what they were trained on")
-    directory = scoring.data_dir or (data.dir if name == data.name else "")
-    real = scoring.references(name, directory, data.split or "train", run.model.image_size, data.resize)
-    extractor = scoring.extractors(name, real, n, f"{prefix}n", run.model.channels)[0]
+    sampling.check(run.model, run.objective, scoring.prefix)
+    name, real, (extractor, *_) = scoring.opponents(run, n)
     protocol = drawing_protocol(run, n=n, sampling=sampling, seed=seed)
     scoring.check_free(out, protocol)
     files.make_folder(out)
@@ -92,16 +85,23 @@ def make_gallery(
             progress=lambda batches: progress(batches, "samples"),
         )  # fmt: skip
         classes = run.model.num_classes if samples.labels is not None else 0
-        images.save_png(images.grid(samples.images[: ROWS * (classes or COLUMNS)], classes or COLUMNS), out / "classes.png")
+        draw_classes(out / "classes.png", samples.images, classes)
         found = {"protocol": protocol, "neighbours": _neighbours(out, samples.images, real)}
         if classes and extractor.classes is not None and extractor.has_classes_of(name):
             found |= _of_labels(out, samples.images, samples.labels, extractor, list(real.values())[-1])
         if not (SAMPLERS[sampling.sampler].stochastic or sampling.churn):
             with saying("drawing the way from one image to another", EVERY_S):
-                rows = run.interpolate(range(max(classes, 1)), 12, seed=seed, **_fields(sampling))
+                rows = run.interpolate(range(min(max(classes, 1), COLUMNS)), 12, seed=seed, **_fields(sampling))
             images.save_png(images.grid(rows.reshape(-1, *rows.shape[2:]), 12), out / "interpolation.png")
         files.write_json(out / "gallery.json", found)
     return found
+
+
+def draw_classes(path: Path, drawn: np.ndarray, classes: int) -> None:
+    """Writes classes.png of images whose labels are 0, 1, ..., classes - 1 in turn; for no classes, the first images."""
+    period, shown = classes or COLUMNS, min(classes or COLUMNS, COLUMNS)
+    rows = [drawn[start : start + shown] for start in range(0, len(drawn), period)][:ROWS]
+    images.save_png(images.grid(np.concatenate(rows), shown), path)
 
 
 def _fields(sampling):
@@ -155,11 +155,13 @@ def _captioned(shown: np.ndarray, captions: Sequence[str]) -> np.ndarray:
 def to_markdown(found: Mapping[str, Any]) -> str:
     """What gallery.json says, as a table of classes and a line on nearest training images."""
     lines = []
-    if found.get("classes"):
+    if "classes" in found:
         columns = [field.name for field in dataclasses.fields(OfClass)]
         lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
         shown = lambda value: f"{value:.2f}" if isinstance(value, float) else str(value)
         lines += ["| " + " | ".join(shown(one[name]) for name in columns) + " |" for one in found["classes"]]
+    else:
+        lines.append("classes and failures are left out: the network has no labels, or the classifier reads other classes")
     near = found["neighbours"]
     held_out = "" if near["held_out_median"] is None else f" (held-out images: {near['held_out_median']:.1f})"
     lines.append(f"nearest training image: {near['samples_median']:.1f} grey levels in the median{held_out}")

@@ -76,6 +76,20 @@ class Scoring:
         with data_fields_named(name=f"{self.prefix}reference", dir=f"{self.prefix}data_dir"):
             return load_references(name, directory, (split, "test"), size, resize)
 
+    def opponents(self, run: Run, n: int) -> tuple[str, dict[str, Images], list]:
+        """For n samples of a run: the name of the real images, these by split, the first to compare with first, and extractors.
+
+        Raises InputError where there are none, or they take no such images.
+        """
+        data, prefix = run.config.data, self.prefix
+        name = self.reference or data.name
+        if not name:
+            raise InputError(f"{prefix}reference: missing; the weights do not say what they were trained on")
+        own = name == data.name
+        directory, split = self.data_dir or (data.dir if own else ""), data.split if own else "train"
+        references = self.references(name, directory, split, run.model.image_size, data.resize)
+        return name, references, self.extractors(name, references, n, f"{prefix}n", run.model.channels)
+
     def extractors(self, source: str, references: Mapping[str, Images], n: int, field: str, channels: int) -> list:
         """Feature extractors for n images. Raises InputError where there are none, or they take no such images."""
         for distance in self.distances:
@@ -100,27 +114,31 @@ def evaluate_run(
     Every process of a run calls this; process 0 writes. Raises InputError, before anything is drawn or written, for what
     network, data or scores do not allow.
     """
-    data, prefix, energy, neurobench = run.config.data, scoring.prefix, None, None
+    energy, neurobench = None, None
     with ExitStack() as stack:
         with together("the samples"):
-            sampling.check(run.model, run.objective, prefix)
-            name = scoring.reference or data.name
-            if not name:
-                raise InputError(f"{prefix}reference: missing; the weights do not say what they were trained on")
-            own = name == data.name
-            directory, split = scoring.data_dir or (data.dir if own else ""), data.split if own else "train"
-            references = scoring.references(name, directory, split, run.model.image_size, data.resize)
-            extractors = scoring.extractors(name, references, n, f"{prefix}n", run.model.channels)
+            sampling.check(run.model, run.objective, scoring.prefix)
+            name, references, extractors = scoring.opponents(run, n)
             scoring.check_free(out, drawing_protocol(run, n=n, sampling=sampling, seed=seed))
             if jax.process_index() == 0:
                 with saying("counting the operations and spikes of a forward pass", EVERY_S):
-                    energy, neurobench = operations_of(run, references[split], sampling)
+                    energy, neurobench = operations_of(run, next(iter(references.values())), sampling)
                 _open(out, stack)
         samples = draw(
             run, out, n=n, sampling=sampling, seed=seed, batch_size=batch_size,
             progress=lambda batches: progress(batches, "samples"),
         )  # fmt: skip
-        return _score(out, scoring, samples, extractors, references, name, run if own else None, energy, neurobench)
+        return _score(
+            out,
+            scoring,
+            samples,
+            extractors,
+            references,
+            name,
+            run if name == run.config.data.name else None,
+            energy,
+            neurobench,
+        )
 
 
 def evaluate_samples(samples: Samples, out: Path, scoring: Scoring, *, name: str = "samples") -> Evaluated:

@@ -41,7 +41,9 @@ def read(places: Sequence[str], distance: str) -> list[Point]:
     """
     found = []
     for place in places:
-        network, _, pattern = place.rpartition("=")
+        network, pattern = "", place
+        if "=" in place and not glob.glob(place):  # Folders of a sweep have a = in their names.
+            network, _, pattern = place.partition("=")
         for path in map(files.as_path, sorted(glob.glob(pattern)) or [pattern]):
             path = path / "evaluation.json" if path.is_dir() else path
             found += _read(path, network, distance)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdit_jax import gallery
 from sdit_jax.data.sources.originals import digits
 from sdit_jax.gallery import of_classes
-from sdit_jax.images import load_protocol
+from sdit_jax.images import grid, load_protocol
 from sdit_jax.metrics.features import Extracted, classifier_features, extract
 
 
@@ -94,3 +95,12 @@ def test_other_samples_are_kept_and_a_sampler_with_fresh_noise_has_no_way_betwee
     again = small.run("gallery", flags[0], f"--out={tmp_path}", *flags[2:], "--sampler=ddpm")
     assert again.returncode == 0, again.stderr
     assert not (tmp_path / "interpolation.png").exists() and (tmp_path / "failures.png").exists()
+
+
+def test_of_many_classes_the_first_are_shown(tmp_path, monkeypatch):
+    """With five columns for ten classes: the first five of each round of labels."""
+    monkeypatch.setattr(gallery, "COLUMNS", 5)
+    drawn = np.random.default_rng(0).integers(0, 256, (70, 8, 8, 1), np.uint8)
+    gallery.draw_classes(tmp_path / "classes.png", drawn, 10)
+    with Image.open(tmp_path / "classes.png") as picture:
+        np.testing.assert_array_equal(picture, grid(np.concatenate([drawn[10 * row : 10 * row + 5] for row in range(7)]), 5))

@@ -1,13 +1,15 @@
 """Evaluations against each other: the front against its definition, and the command on shipped evaluations."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sdit_jax.scaling_laws.front import Point, draw, front, of_data
+from sdit_jax.scaling_laws.front import Point, draw, front, of_data, read
 
+ROOT = Path(__file__).parents[2]
 SPIKING = ("mnist", "mnist_4_calls", "mnist_2_calls")
 
 
@@ -40,6 +42,14 @@ def test_the_command_shows_that_four_calls_are_on_the_front(small, tmp_path):
     again = small.run("compare", f"--evaluations={tmp_path / 'compare.json'}", "--account=pJ", f"--out={tmp_path / 'again'}")
     assert again.returncode == 0, again.stderr
     assert json.loads((tmp_path / "again" / "compare.json").read_text()) == found
+
+
+def test_the_name_of_a_folder_may_have_an_equals_sign(tmp_path):
+    folder = tmp_path / "003-seed=1,depth=2"
+    folder.mkdir()
+    (folder / "evaluation.json").write_text((ROOT / "docs" / "results" / "mnist.json").read_text())
+    for place, network in ((f"{folder}", folder.name), (f"{tmp_path}/*=*", folder.name), (f"a network={folder}", "a network")):
+        assert [(point.network, point.name) for point in read([place], "fd_classifier/train")] == [(network, folder.name)]
 
 
 def test_each_data_set_has_a_panel_and_a_front_of_its_own(tmp_path):
