@@ -73,7 +73,7 @@ class Run(trained.Run):
         return super().inpaint(images, known, labels, seed=seed, **how).view(Pictures)
 
     def interpolate(self, labels: Sequence[int] | np.ndarray, between: int = 8, *, seed: int = 0, **how: Any) -> np.ndarray:
-        """uint8 (N, between, H, W, C): of each label, images on the way from one image to another (docs/sampling.md).
+        """A row of images for each label, from one sample to another, uint8 (N, between, H, W, C) (docs/sampling.md).
 
         Raises InputError for a stochastic sampler, and for what the network does not allow.
         """

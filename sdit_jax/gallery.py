@@ -75,7 +75,7 @@ def make_gallery(
     network, data or classifier do not allow.
     """
     sampling.check(run.model, run.objective, scoring.prefix)
-    name, real, (extractor, *_) = scoring.opponents(run, n)
+    name, real, (extractor, *_) = scoring.compared_with(run, n)
     protocol = drawing_protocol(run, n=n, sampling=sampling, seed=seed)
     scoring.check_free(out, protocol)
     files.make_folder(out)
@@ -105,7 +105,7 @@ def draw_classes(path: Path, drawn: np.ndarray, classes: int) -> None:
 
 
 def _fields(sampling):
-    """Those that say how to draw."""
+    """The fields of `Sampling` that `Run.interpolate` takes."""
     chosen = dataclasses.asdict(sampling)
     del chosen["clip_x0"]
     return chosen

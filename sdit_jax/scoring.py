@@ -76,8 +76,8 @@ class Scoring:
         with data_fields_named(name=f"{self.prefix}reference", dir=f"{self.prefix}data_dir"):
             return load_references(name, directory, (split, "test"), size, resize)
 
-    def opponents(self, run: Run, n: int) -> tuple[str, dict[str, Images], list]:
-        """For n samples of a run: the name of the real images, these by split, the first to compare with first, and extractors.
+    def compared_with(self, run: Run, n: int) -> tuple[str, dict[str, Images], list]:
+        """What n samples of a run are compared with: the source's name, its images by split, own first, and extractors.
 
         Raises InputError where there are none, or they take no such images.
         """
@@ -118,7 +118,7 @@ def evaluate_run(
     with ExitStack() as stack:
         with together("the samples"):
             sampling.check(run.model, run.objective, scoring.prefix)
-            name, references, extractors = scoring.opponents(run, n)
+            name, references, extractors = scoring.compared_with(run, n)
             scoring.check_free(out, drawing_protocol(run, n=n, sampling=sampling, seed=seed))
             if jax.process_index() == 0:
                 with saying("counting the operations and spikes of a forward pass", EVERY_S):

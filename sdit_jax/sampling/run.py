@@ -101,7 +101,7 @@ class Run:
         return jax.jit(drawn, static_argnums=0)
 
     def interpolate(self, labels: Sequence[int] | np.ndarray, between: int = 8, *, seed: int = 0, **how: Any) -> np.ndarray:
-        """(N, between, H, W, C) uint8: of each label, images on the way from one image to another; `how` as in `sampling`.
+        """A row of images for each label, from one sample to another, uint8 (N, between, H, W, C); `how` as in `sampling`.
 
         Row i goes from image 2i of `seed` to image 2i + 1; the first noise of those in between lies on the sphere between the
         noise of both. Raises InputError for what the network does not allow, and for a stochastic way to draw, by which the

@@ -68,7 +68,7 @@ def _read(path, network, distance):
 
 
 def _of_evaluation(stored, path, network, distance):
-    """The point, if there is this distance, and the names of all scores."""
+    """([the point], the names of all scores); no point where this distance is not among them."""
     records = {_name(record): record for record in stored["values"]}
     image, n = stored["energy"]["per_image"], stored["protocol"]["n"]
     energy = {account: 1e-12 * image[account] for account in ACCOUNTS if account in image}
