@@ -104,3 +104,10 @@ def test_of_many_classes_the_first_are_shown(tmp_path, monkeypatch):
     gallery.draw_classes(tmp_path / "classes.png", drawn, 10)
     with Image.open(tmp_path / "classes.png") as picture:
         np.testing.assert_array_equal(picture, grid(np.concatenate([drawn[10 * row : 10 * row + 5] for row in range(7)]), 5))
+
+
+def test_what_is_left_out_is_said():
+    near = {"samples_median": 4.0, "held_out_median": None, "closest": 1.0, "closer_than_99_percent_of_held_out": None}
+    said = gallery.to_markdown({"neighbours": near}).splitlines()
+    assert said[0].startswith("classes and failures are left out: the network has no labels, or")
+    assert said[1:] == ["nearest training image: 4.0 grey levels in the median"]
